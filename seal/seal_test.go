@@ -1,0 +1,87 @@
+package seal_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"github.com/satchel-backup/satchel/seal"
+)
+
+func newSnapshot(k *seal.Keys, gen uint64) *seal.Snapshot {
+	keys := seal.Item{Name: seal.ItemKeys, Version: 1, Required: true, Object: "0123456789abcdef0123456789abcdef", Size: 1024}
+	desc := seal.NewItem(seal.ItemDescriptors, 1, []byte("{}"))
+	desc.Required, desc.Inline, desc.Data = true, true, []byte("{}")
+	k.Sign(&keys)
+	k.Sign(&desc)
+	return &seal.Snapshot{Generation: gen, Time: time.Unix(1e9, 5), Software: "satchel/0.1.0", Kind: seal.Checkpoint, HasSlots: true, Items: []seal.Item{keys, desc}}
+}
+
+func TestSnapshotRoundTrip(t *testing.T) {
+	k := seal.NewKeys()
+	d := k.Device(1, seal.NewDeviceID())
+	s := newSnapshot(k, 1)
+	name, data, err := seal.SealSnapshot(d, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := k.OpenSnapshot(name, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range got.Items {
+		if err := k.Verify(&got.Items[i]); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Log(len(data), name.Path())
+	n := int64(len(data)) - 1707 - 16
+	if seal.Padded(n) != n {
+		t.Errorf("payload overhead is not 1707: payload of %d", n)
+	}
+	if _, err := seal.NewKeys().OpenSnapshot(name, data); !errors.Is(err, seal.ErrNotOurs) {
+		t.Errorf("got %v, want ErrNotOurs", err)
+	}
+	if _, err := k.OpenSnapshot(name, data[:len(data)-100]); !errors.Is(err, seal.ErrTruncated) {
+		t.Errorf("got %v, want ErrTruncated", err)
+	}
+	d2, err := seal.ParseDeviceKey(d.Marshal())
+	if err != nil || !d2.Marshal().Equal(d.Marshal()) {
+		t.Errorf("device key does not survive: %v", err)
+	}
+}
+
+func TestItemAndSlotRoundTrip(t *testing.T) {
+	k := seal.NewKeys()
+	d := k.Device(1, seal.NewDeviceID())
+	for _, n := range []int{0, 1, 2, 3000, 1 << 16, 1<<16 + 1, 1 << 20} {
+		value := bytes.Repeat([]byte{7}, n)
+		name, data, err := seal.SealItem(d, "labels", 3, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		it := seal.NewItem("labels", 3, value)
+		it.Object = name.Hash
+		got, err := k.OpenItem(&it, data)
+		if err != nil || !bytes.Equal(got, value) {
+			t.Errorf("%d bytes: got %d, %v", n, len(got), err)
+		}
+	}
+	r, _ := age.NewScryptRecipient("correct")
+	r.SetWorkFactor(10)
+	data, err := seal.SealSlot(k, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := age.NewScryptIdentity("correct")
+	k2, err := seal.OpenSlot(data, id)
+	if err != nil || !k2.KeyFile().Equal(k.KeyFile()) {
+		t.Errorf("slot: %v", err)
+	}
+	id, _ = age.NewScryptIdentity("wrong")
+	if _, err = seal.OpenSlot(data, id); !errors.Is(err, age.ErrIncorrectIdentity) {
+		t.Errorf("got %v", err)
+	}
+}
