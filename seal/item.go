@@ -73,6 +73,9 @@ func (k *Keys) Verify(it *Item) error {
 // SealItem seals a value as an object of its own. The object's name follows
 // from the item's name, the version and the sealed bytes.
 func SealItem(d *DeviceKey, name string, version uint64, value []byte) (ObjectName, []byte, error) {
+	if err := CheckItemName(name); err != nil {
+		return ObjectName{}, nil, fmt.Errorf("sealing an item: %w", err)
+	}
 	return sealObject(d, d.Dir(name), version, value)
 }
 
@@ -83,7 +86,7 @@ func (d *DeviceKey) PackDir() string { return opaque(d.name, "satchel/v1/pack") 
 func (k *Keys) PackDir() string { return opaque(k.name, "satchel/v1/pack") }
 
 // SealPack seals several values into one object. Value i stands at the sum of
-// the sizes before it.
+// the sizes before it; together they are at most MaxValue bytes.
 func SealPack(d *DeviceKey, version uint64, values [][]byte) (ObjectName, []byte, error) {
 	return sealObject(d, d.PackDir(), version, bytes.Join(values, nil))
 }
@@ -91,6 +94,9 @@ func SealPack(d *DeviceKey, version uint64, values [][]byte) (ObjectName, []byte
 func sealObject(d *DeviceKey, dir string, version uint64, value []byte) (ObjectName, []byte, error) {
 	if len(value) > MaxValue {
 		return ObjectName{}, nil, fmt.Errorf("value of %d bytes: Satchel keeps at most %d", len(value), MaxValue)
+	}
+	if version < 1 || version > MaxGeneration {
+		return ObjectName{}, nil, fmt.Errorf("sealing an item: no generation %d", version)
 	}
 	padded := make([]byte, Padded(int64(len(value))))
 	copy(padded, value)
@@ -131,21 +137,26 @@ func (k *Keys) OpenItem(it *Item, object []byte) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("opening item: it has no object of its own")
 	}
-	plain, err := k.openObject(name, object)
+	if it.Size < 0 || it.Size > MaxValue || it.Offset < 0 {
+		return nil, fmt.Errorf("opening object %s: %w", name.Path(), ErrDamaged)
+	}
+	limit := Padded(it.Size)
+	if it.Object == "" {
+		limit = MaxValue // The line does not tell the size of its pack.
+	}
+	plain, err := k.openObject(name.Hash, object, limit)
 	if err != nil {
 		return nil, fmt.Errorf("opening object %s: %w", name.Path(), err)
 	}
-	value := plain
-	if it.Pack.Hash != "" {
-		if it.Offset > int64(len(plain)) || it.Size > int64(len(plain))-it.Offset {
-			return nil, fmt.Errorf("opening object %s: %w", name.Path(), ErrDamaged)
-		}
-		value = plain[it.Offset : it.Offset+it.Size]
-	} else {
-		if int64(len(plain)) != Padded(it.Size) || !allZero(plain[it.Size:]) {
-			return nil, fmt.Errorf("opening object %s: %w", name.Path(), ErrDamaged)
-		}
+	n := int64(len(plain))
+	var value []byte
+	switch {
+	case it.Object != "" && n == limit && allZero(plain[it.Size:]):
 		value = plain[:it.Size]
+	case it.Object == "" && n == Padded(n) && it.Offset <= n && it.Size <= n-it.Offset:
+		value = plain[it.Offset : it.Offset+it.Size]
+	default:
+		return nil, fmt.Errorf("opening object %s: %w", name.Path(), ErrDamaged)
 	}
 	if !it.Matches(value) {
 		return nil, fmt.Errorf("opening object %s: %w", name.Path(), ErrDamaged)
@@ -162,38 +173,35 @@ func allZero(b []byte) bool {
 	return true
 }
 
-// openObject returns an object's plaintext with its padding.
-func (k *Keys) openObject(name ObjectName, object []byte) ([]byte, error) {
-	if !name.Hash.Matches(object) {
-		return nil, misfit(object)
+// openObject returns an object's plaintext, padding included, of at most limit
+// bytes.
+func (k *Keys) openObject(hash store.Hash, object []byte, limit int64) ([]byte, error) {
+	if store.Sum(object) != hash {
+		return nil, Misfit(object)
 	}
 	r, err := k.decryptPayload(object)
 	if err != nil {
 		return nil, err
 	}
-	limit := Padded(MaxValue)
-	plain := make([]byte, 0, len(object))
-	buf := bytes.NewBuffer(plain)
-	n, err := io.Copy(buf, io.LimitReader(r, limit+1))
-	if err != nil {
+	// A plaintext is shorter than its object. One byte over the limit tells one
+	// that is too long, and lets age see the end of one that is not.
+	plain := bytes.NewBuffer(make([]byte, 0, min(limit, int64(len(object)))+bytes.MinRead))
+	if n, err := plain.ReadFrom(io.LimitReader(r, limit+1)); err != nil {
 		return nil, readError(err)
-	}
-	if n > limit {
+	} else if n > limit {
 		return nil, ErrDamaged
 	}
-	return buf.Bytes(), nil
+	return plain.Bytes(), nil
 }
 
-// misfit says how bytes that do not have the hash in their name are damaged.
+// Misfit says how bytes that do not have the hash in their name are damaged.
 // Sealed plaintexts have PADMÉ lengths, and few lengths are: another length
 // means a file that was cut short, most likely.
-func misfit(object []byte) error {
+func Misfit(object []byte) error {
 	n := int64(len(object)) - payloadOverhead
 	const chunk, tag = 64 << 10, 16
-	if n > 0 {
-		n -= (n + chunk + tag - 1) / (chunk + tag) * tag
-	}
-	if n <= 0 || n != Padded(n) {
+	n -= (n + chunk + tag - 1) / (chunk + tag) * tag
+	if n < 0 || n != Padded(n) {
 		return ErrTruncated
 	}
 	return ErrDamaged
@@ -202,3 +210,16 @@ func misfit(object []byte) error {
 // payloadOverhead is the length of an age header with one mlkem768x25519 stanza,
 // and of the nonce behind it.
 const payloadOverhead = 1707
+
+// Opens returns nil if an item's or a pack's object is whole and of this
+// backup. It does not see whether the value is the right one.
+func (k *Keys) Opens(name ObjectName, object []byte) error {
+	plain, err := k.openObject(name.Hash, object, MaxValue)
+	if n := int64(len(plain)); err == nil && n != Padded(n) {
+		err = ErrDamaged
+	}
+	if err != nil {
+		return fmt.Errorf("opening object %s: %w", name.Path(), err)
+	}
+	return nil
+}

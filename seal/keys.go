@@ -18,7 +18,12 @@ import (
 	"github.com/satchel-backup/satchel/secret"
 )
 
-const keySize = 32
+const (
+	keySize      = 32
+	maxDeviceKey = 16 << 10
+
+	deviceKeyHead = `{"satchel-device-key":`
+)
 
 // Keys opens everything in one backup. It exists while a slot is open and is
 // never kept on a device. It prints as nothing but its backup's id.
@@ -181,30 +186,44 @@ func (d *DeviceKey) Marshal() secret.Bytes {
 	return secret.New(b)
 }
 
-// ParseDeviceKey reads what Marshal returned.
+// ParseDeviceKey reads what Marshal returned, and nothing else.
 func ParseDeviceKey(text secret.Bytes) (*DeviceKey, error) {
-	var j deviceKeyJSON
-	if text.Len() > 16<<10 || json.Unmarshal(text.Open(), &j) != nil {
-		return nil, fmt.Errorf("reading a device key: %w", ErrDamaged)
+	d, err := parseDeviceKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading a device key: %w", err)
 	}
-	if j.Version > 1 {
-		return nil, fmt.Errorf("reading a device key: %w", &NewerError{Version: j.Version})
+	return d, nil
+}
+
+func parseDeviceKey(text secret.Bytes) (*DeviceKey, error) {
+	if text.Len() > maxDeviceKey {
+		return nil, ErrDamaged
+	}
+	if err := newer(text.Open(), deviceKeyHead, ",}"); err != nil {
+		return nil, err
+	}
+	var j deviceKeyJSON
+	if json.Unmarshal(text.Open(), &j) != nil {
+		return nil, ErrDamaged
 	}
 	d := &DeviceKey{epoch: j.Epoch}
 	var name, writer, head [keySize]byte
-	var err error
 	for _, f := range []struct {
 		dst []byte
 		src string
 	}{{d.id[:], j.Backup}, {d.device[:], j.Device}, {name[:], j.Name}, {writer[:], j.Writer}, {head[:], j.Head}} {
 		if err := parseHex(f.dst, f.src); err != nil {
-			return nil, fmt.Errorf("reading a device key: %w", err)
+			return nil, err
 		}
 	}
-	if d.recipient, err = age.ParseHybridRecipient(j.Recipient); err != nil || j.Version != 1 || d.epoch < 1 || d.epoch > MaxEpoch {
-		return nil, fmt.Errorf("reading a device key: %w", ErrDamaged)
+	var err error
+	if d.recipient, err = age.ParseHybridRecipient(j.Recipient); err != nil || d.epoch < 1 || d.epoch > MaxEpoch {
+		return nil, ErrDamaged
 	}
 	d.name, d.writer, d.head = secret.New(name[:]), secret.New(writer[:]), secret.New(head[:])
+	if !d.Marshal().Equal(text) {
+		return nil, ErrDamaged
+	}
 	return d, nil
 }
 
@@ -227,38 +246,45 @@ func (k *Keys) KeyFile() secret.Bytes {
 
 // ParseKeyFile reads a key file. Every line must be as KeyFile writes it.
 func ParseKeyFile(text secret.Bytes) (*Keys, error) {
+	k, err := parseKeyFile(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading a key file: %w", err)
+	}
+	return k, nil
+}
+
+func parseKeyFile(text secret.Bytes) (*Keys, error) {
 	if text.Len() > MaxKeyFile {
-		return nil, fmt.Errorf("reading a key file: %w", ErrDamaged)
+		return nil, ErrDamaged
 	}
 	lines := bytes.SplitAfter(text.Open(), []byte("\n"))
-	field := func(i int, prefix string) string {
-		if i >= len(lines) {
-			return ""
+	if len(lines) > 1 {
+		if err := newer(lines[1], keyFileLine, "\n"); err != nil {
+			return nil, err
 		}
+	}
+	if len(lines) != 6 { // Five, and nothing after the last line feed.
+		return nil, ErrDamaged
+	}
+	field := func(i int, prefix string) string {
 		s, _ := bytes.CutPrefix(lines[i], []byte(prefix))
 		return strings.TrimSuffix(string(s), "\n")
-	}
-	if v := field(1, keyFileLine); v != keyFileMajor {
-		var major int
-		if _, err := fmt.Sscanf(v, "%d", &major); err == nil && major > 1 {
-			return nil, fmt.Errorf("reading a key file: %w", &NewerError{Version: major})
-		}
 	}
 	var id BackupID
 	var key [keySize]byte
 	defer clear(key[:])
 	if err := parseHex(id[:], field(2, keyFileID)); err != nil {
-		return nil, fmt.Errorf("reading a key file: %w", err)
+		return nil, err
 	}
 	if err := parseHex(key[:], field(3, keyFileKey)); err != nil {
-		return nil, fmt.Errorf("reading a key file: %w", err)
+		return nil, err
 	}
 	k, err := DeriveKeys(id, secret.New(key[:]))
 	if err != nil {
 		return nil, err
 	}
 	if !k.KeyFile().Equal(text) {
-		return nil, fmt.Errorf("reading a key file: %w", ErrDamaged)
+		return nil, ErrDamaged
 	}
 	return k, nil
 }
@@ -269,6 +295,9 @@ func SealSlot(k *Keys, r age.Recipient) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sealing a slot: %w", err)
 	}
+	if len(data) > MaxSlot {
+		return nil, fmt.Errorf("slot of %d bytes: at most %d", len(data), MaxSlot)
+	}
 	return data, nil
 }
 
@@ -276,7 +305,7 @@ func SealSlot(k *Keys, r age.Recipient) ([]byte, error) {
 // can be found with errors.Is. The caller has compared data with the hash in
 // its name before: a damaged file could otherwise pass for a wrong secret.
 func OpenSlot(data []byte, id age.Identity) (*Keys, error) {
-	r, err := decrypt(data, id)
+	r, err := decrypt(data, MaxSlot, id)
 	if err != nil {
 		return nil, fmt.Errorf("opening a slot: %w", err)
 	}

@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -33,13 +34,22 @@ func (id DeviceID) String() string { return hex.EncodeToString(id[:]) }
 func (id SlotID) String() string   { return hex.EncodeToString(id[:]) }
 
 // ParseBackupID reads 32 lower-case hex digits.
-func ParseBackupID(s string) (id BackupID, err error) { return id, parseHex(id[:], s) }
+func ParseBackupID(s string) (id BackupID, err error) {
+	err = parseHex(id[:], s)
+	return id, err
+}
 
 // ParseDeviceID reads 16 lower-case hex digits.
-func ParseDeviceID(s string) (id DeviceID, err error) { return id, parseHex(id[:], s) }
+func ParseDeviceID(s string) (id DeviceID, err error) {
+	err = parseHex(id[:], s)
+	return id, err
+}
 
 // ParseSlotID reads 16 lower-case hex digits.
-func ParseSlotID(s string) (id SlotID, err error) { return id, parseHex(id[:], s) }
+func ParseSlotID(s string) (id SlotID, err error) {
+	err = parseHex(id[:], s)
+	return id, err
+}
 
 // parseHex fills dst from lower-case hex digits of exactly its length.
 func parseHex(dst []byte, s string) error {
@@ -111,6 +121,12 @@ type SnapshotName struct {
 // IsZero reports whether the name is empty, as the parent of generation 1 is.
 func (n SnapshotName) IsZero() bool { return n == SnapshotName{} }
 
+// valid reports whether String returns a name that ParseSnapshotName reads.
+func (n SnapshotName) valid() bool {
+	_, err := parseHash(string(n.Hash))
+	return err == nil && 1 <= n.Epoch && n.Epoch <= MaxEpoch && 1 <= n.Generation && n.Generation <= MaxGeneration
+}
+
 // String returns the name without folder and ending, "" for the zero name.
 func (n SnapshotName) String() string {
 	if n.IsZero() {
@@ -126,20 +142,10 @@ func (n SnapshotName) Path() string { return "snapshots/" + n.String() + ".age" 
 func (n SnapshotName) Compare(o SnapshotName) int {
 	switch {
 	case n.Epoch != o.Epoch:
-		return cmpUint(n.Epoch, o.Epoch)
+		return cmp.Compare(n.Epoch, o.Epoch)
 	default:
-		return cmpUint(n.Generation, o.Generation)
+		return cmp.Compare(n.Generation, o.Generation)
 	}
-}
-
-func cmpUint(a, b uint64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // ParseSnapshotName reads what String returns; "" is the zero name.
@@ -256,7 +262,7 @@ func objectStem(path, dir string) (string, bool) {
 // parseNumber reads a decimal of exactly width digits that is not zero.
 func parseNumber(s string, width int) (uint64, error) {
 	n, err := strconv.ParseUint(s, 10, 63)
-	if err != nil || len(s) != width || n == 0 || s[0] == '+' {
+	if err != nil || len(s) != width || n == 0 {
 		return 0, fmt.Errorf("not a number of %d digits: %w", width, ErrDamaged)
 	}
 	return n, nil
@@ -299,4 +305,12 @@ func CheckItemName(name string) error {
 		return fmt.Errorf("item name has a control character, line separator or backslash")
 	}
 	return nil
+}
+
+// IsZero reports whether the id is the zero value, which no slot has.
+func (id SlotID) IsZero() bool { return id == SlotID{} }
+
+// NewSlotName returns the name of a new slot's object.
+func NewSlotName(kind string, object []byte) SlotName {
+	return SlotName{Kind: kind, ID: NewSlotID(), Hash: store.Sum(object)}
 }

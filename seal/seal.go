@@ -33,7 +33,9 @@ const (
 	MaxInline   = 2048     // bytes in a value that a snapshot carries itself
 	MaxSnapshot = 64 << 20 // bytes in a snapshot's plaintext
 	MaxLine     = 4096     // bytes in a line of a snapshot, the pad line aside
+	MaxItems    = 1 << 18  // item lines of a snapshot
 	MaxKeyFile  = 4096     // bytes in a key file
+	MaxSlot     = 64 << 10 // bytes in a slot object
 	MaxObject   = store.MaxObject
 	MaxDeltas   = 512 // deltas after a checkpoint
 	MaxSlots    = 64  // slots of a backup
@@ -106,8 +108,8 @@ func encrypt(plaintext []byte, r age.Recipient) ([]byte, error) {
 
 // decrypt opens data and returns a reader of its plaintext. An error of the
 // identity comes back as it is; any other says that data is not an age file.
-func decrypt(data []byte, id age.Identity) (io.Reader, error) {
-	if len(data) > MaxObject {
+func decrypt(data []byte, limit int, id age.Identity) (io.Reader, error) {
+	if len(data) > limit {
 		return nil, fmt.Errorf("object of %d bytes: %w", len(data), ErrDamaged)
 	}
 	heard := &listener{Identity: id}
@@ -138,11 +140,51 @@ func (l *listener) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 // decryptPayload is decrypt with the payload identity: an object that it does
 // not open belongs to another backup.
 func (k *Keys) decryptPayload(data []byte) (io.Reader, error) {
-	r, err := decrypt(data, k.identity)
+	r, err := decrypt(data, MaxObject, sole{k.identity})
 	if errors.Is(err, age.ErrIncorrectIdentity) {
 		return nil, ErrNotOurs
 	}
 	return r, err
+}
+
+// sole is an identity for files with one recipient and no other. That is what
+// we write, and it bounds the work that a header can ask for.
+type sole struct{ age.Identity }
+
+func (s sole) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	if len(stanzas) != 1 {
+		return nil, fmt.Errorf("sealed to %d recipients: %w", len(stanzas), ErrDamaged)
+	}
+	key, err := s.Identity.Unwrap(stanzas)
+	if err != nil && !errors.Is(err, age.ErrIncorrectIdentity) {
+		return nil, fmt.Errorf("malformed header: %w", ErrDamaged)
+	}
+	return key, err
+}
+
+// newer returns a NewerError if text is head, then a major version above 1, a
+// decimal number of up to nine digits, and then one of the characters in ends.
+// Every version of the format begins so.
+func newer(text []byte, head, ends string) error {
+	rest, ok := bytes.CutPrefix(text, []byte(head))
+	if !ok {
+		return nil
+	}
+	i := bytes.IndexAny(rest, ends)
+	if i < 1 || i > 9 || rest[0] == '0' {
+		return nil
+	}
+	version := 0
+	for _, c := range rest[:i] {
+		if c < '0' || c > '9' {
+			return nil
+		}
+		version = 10*version + int(c-'0')
+	}
+	if version <= 1 {
+		return nil
+	}
+	return &NewerError{Version: version}
 }
 
 // readError names what went wrong while reading a plaintext.

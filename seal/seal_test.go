@@ -85,3 +85,12 @@ func TestItemAndSlotRoundTrip(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func mustTime(s string) time.Time { return must(time.Parse(time.RFC3339, s)) }
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

@@ -80,6 +80,8 @@ type itemJSON struct {
 }
 
 const (
+	snapshotHead = `{"satchel-snapshot":`
+
 	padHead    = `{"pad":"`
 	padTail    = `"}` + "\n"
 	macHead    = `{"mac":"`
@@ -266,6 +268,8 @@ func (s *Snapshot) check() error {
 		return bad("parent missing or unexpected")
 	case s.Parent.IsZero() && s.Kind != Checkpoint:
 		return bad("first snapshot is a delta")
+	case !s.Parent.IsZero() && !s.Parent.valid():
+		return bad("name of the parent")
 	case !s.Parent.IsZero() && s.Parent.Generation != s.Generation-1:
 		return bad("parent of another generation")
 	case s.Kind == Delta && (s.Parent.Epoch != s.Epoch || s.Parent.Device != s.Device):
@@ -273,8 +277,11 @@ func (s *Snapshot) check() error {
 	case s.Parent.Epoch > s.Epoch || s.Parent.Epoch == s.Epoch && s.Parent.Device != s.Device:
 		return bad("parent of a later epoch or another device")
 	}
-	if len(s.Slots) > MaxSlots {
-		return bad("too many slots")
+	if len(s.Slots) > MaxSlots || len(s.Items) > MaxItems {
+		return bad("too many slots or items")
+	}
+	if len(s.Slots) > 0 && !s.HasSlots {
+		return bad("slots where none are listed")
 	}
 	for i := range s.Slots {
 		if i > 0 && bytes.Compare(s.Slots[i-1].ID[:], s.Slots[i].ID[:]) >= 0 {
@@ -310,7 +317,11 @@ func (it *Item) check(s *Snapshot) error {
 	if it.Version < 1 || it.Version > s.Generation {
 		return errors.New("version out of range")
 	}
-	if OwnerItem(it.Name) != (len(it.Owner) == 32) || !OwnerItem(it.Name) && it.Owner != nil {
+	mac := 0
+	if OwnerItem(it.Name) {
+		mac = sha256.Size
+	}
+	if len(it.Owner) != mac {
 		return errors.New("owner MAC missing or unexpected")
 	}
 	if it.Removed {
@@ -337,7 +348,7 @@ func (it *Item) check(s *Snapshot) error {
 		return errors.New("size out of range")
 	case it.Inline && (len(it.Data) > MaxInline || it.Version != s.Generation || !it.Matches(it.Data)):
 		return errors.New("inline value does not match")
-	case !it.In.IsZero() && (it.In.Generation != it.Version || it.In.Generation >= s.Generation || it.In.Epoch > s.Epoch || it.Size > MaxInline):
+	case !it.In.IsZero() && (!it.In.valid() || it.In.Generation != it.Version || it.Size > MaxInline || !s.Parent.follows(it.In)):
 		return errors.New("reference to a snapshot that cannot hold it")
 	case it.Pack.Hash != "" && (it.Offset < 0 || it.Offset > MaxValue-it.Size || it.Pack.Version < 1 || it.Pack.Version > s.Generation):
 		return errors.New("place in a pack out of range")
@@ -350,6 +361,19 @@ func (it *Item) check(s *Snapshot) error {
 		}
 	}
 	return nil
+}
+
+// follows reports whether earlier can be n itself or stand in the chain behind
+// it, as far as their names tell. One device writes in an epoch, so it did not
+// come from another.
+func (n SnapshotName) follows(earlier SnapshotName) bool {
+	switch {
+	case earlier.Generation >= n.Generation:
+		return earlier == n
+	case earlier.Epoch == n.Epoch:
+		return earlier.Device == n.Device
+	}
+	return earlier.Epoch < n.Epoch
 }
 
 func validSoftware(s string) bool {
@@ -370,27 +394,31 @@ func (k *Keys) OpenSnapshot(name SnapshotName, data []byte) (*Snapshot, error) {
 }
 
 func (k *Keys) openSnapshot(name SnapshotName, data []byte) (*Snapshot, error) {
-	if !name.Hash.Matches(data) {
-		return nil, misfit(data)
+	if store.Sum(data) != name.Hash {
+		return nil, Misfit(data)
 	}
 	plain, err := k.decryptPayload(data)
 	if err != nil {
 		return nil, err
 	}
-	r := &lineReader{r: bufio.NewReaderSize(plain, MaxLine)}
+	return k.parseSnapshot(plain, name)
+}
 
+// parseSnapshot reads a snapshot's plaintext to its end and verifies it.
+func (k *Keys) parseSnapshot(plain io.Reader, name SnapshotName) (*Snapshot, error) {
+	r := &lineReader{r: bufio.NewReaderSize(plain, MaxLine)}
 	text, err := r.next()
 	if err != nil {
 		return nil, err
 	}
+	if err := newerSnapshot(text); err != nil {
+		return nil, err
+	}
 	var h headerJSON
 	if err := parseLine(text, &h); err != nil {
-		return nil, newerOr(text, err)
+		return nil, err
 	}
-	if h.Version != 1 {
-		return nil, newerOr(text, errSpelling)
-	}
-	if h.Items < 0 || h.Slots != nil && (*h.Slots < 0 || *h.Slots > MaxSlots) {
+	if h.Version != 1 || h.Items < 0 || h.Items > MaxItems || h.Slots != nil && (*h.Slots < 0 || *h.Slots > MaxSlots) {
 		return nil, errSpelling
 	}
 	s := &Snapshot{Epoch: h.Epoch, Generation: h.Generation, Software: h.Software, Kind: h.Kind, HasSlots: h.Slots != nil}
@@ -450,20 +478,20 @@ func (k *Keys) openSnapshot(name SnapshotName, data []byte) (*Snapshot, error) {
 	return s, nil
 }
 
-// newerOr returns a NewerError if the header is of a later version, and err if
-// not.
-func newerOr(text []byte, err error) error {
-	var h struct {
-		Version  int    `json:"satchel-snapshot"`
-		Software string `json:"software"`
-	}
-	if json.Unmarshal(text, &h) != nil || h.Version < 2 {
+// newerSnapshot returns a NewerError if the header is of a later version.
+func newerSnapshot(header []byte) error {
+	err := newer(header, snapshotHead, ",}")
+	n, ok := errors.AsType[*NewerError](err)
+	if !ok {
 		return err
 	}
-	if !validSoftware(h.Software) {
-		h.Software = ""
+	var h struct {
+		Software string `json:"software"`
 	}
-	return &NewerError{Version: h.Version, Software: h.Software}
+	if json.Unmarshal(header, &h) == nil && validSoftware(h.Software) {
+		n.Software = h.Software
+	}
+	return n
 }
 
 // lineReader reads a snapshot's plaintext line by line and feeds the MAC.
@@ -485,7 +513,7 @@ func (l *lineReader) next() ([]byte, error) {
 		return nil, fmt.Errorf("line of more than %d bytes: %w", MaxLine, ErrDamaged)
 	case err != nil:
 		return nil, readError(err)
-	case l.total > MaxSnapshot+MaxSnapshot/8:
+	case l.total > MaxSnapshot:
 		return nil, fmt.Errorf("snapshot of more than %d bytes: %w", MaxSnapshot, ErrDamaged)
 	}
 	if l.mac != nil {
@@ -517,12 +545,17 @@ func (l *lineReader) end() error {
 	}
 	l.mac.Write(head)
 	l.mac.Write(pad)
-	want := macHead + hex.EncodeToString(l.mac.Sum(nil)) + padTail
 	got := make([]byte, macLine)
 	if _, err := io.ReadFull(l.r, got); err != nil {
 		return readError(err)
 	}
-	if !hmac.Equal(got, []byte(want)) {
+	var mac [sha256.Size]byte
+	text, begins := bytes.CutPrefix(got, []byte(macHead))
+	text, ends := bytes.CutSuffix(text, []byte(padTail))
+	if !begins || !ends || parseHex(mac[:], string(text)) != nil {
+		return errSpelling
+	}
+	if !hmac.Equal(mac[:], l.mac.Sum(nil)) {
 		return ErrForged
 	}
 	if _, err := l.r.ReadByte(); !errors.Is(err, io.EOF) {

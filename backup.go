@@ -1,0 +1,639 @@
+package satchel
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/secret"
+	"github.com/satchel-backup/satchel/slot"
+	"github.com/satchel-backup/satchel/store"
+	"github.com/satchel-backup/satchel/wallet"
+)
+
+// Backup is one wallet's backup as this device sees it. It holds a device key: it
+// can add, and opens nothing that another device wrote. Methods may be called
+// concurrently; saves happen one at a time.
+type Backup struct {
+	cfg Config
+
+	mu   sync.Mutex
+	dev  *device                    // guarded by mu
+	have map[string]map[string]bool // address → paths that a restore fetched from there just now; guarded by mu
+}
+
+// Open opens the backup that this device keeps in cfg.Dir, with its device key.
+// It asks no place anything. Errors: ErrNoDevice, ErrBusy, ErrDeviceKey,
+// seal.ErrDamaged, seal.ErrNewer.
+func Open(cfg Config) (*Backup, error) {
+	if err := cfg.fill(true); err != nil {
+		return nil, err
+	}
+	dev, err := openDevice(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("opening this device's wallet: %w", err)
+	}
+	return &Backup{cfg: cfg, dev: dev}, nil
+}
+
+// fill checks a Config and replaces zero values by what they mean.
+func (cfg *Config) fill(device bool) error {
+	if device && (cfg.Dir == "" || cfg.Keychain == nil) {
+		return errors.New("satchel: Config needs Dir and Keychain")
+	}
+	if cfg.Copies == 0 {
+		cfg.Copies = 1
+	}
+	if cfg.Copies < 0 || len(cfg.Places) > 0 && cfg.Copies > len(cfg.Places) {
+		return fmt.Errorf("satchel: %d copies asked for in %d places", cfg.Copies, len(cfg.Places))
+	}
+	seen := map[string]bool{}
+	for _, p := range cfg.Places {
+		if p.Address == "" || p.Store == nil || seen[p.Address] {
+			return errors.New("satchel: a place without address or store, or named twice")
+		}
+		seen[p.Address] = true
+	}
+	cfg.Software = cmp.Or(cfg.Software, "satchel/"+Version)
+	if cfg.Settle == 0 {
+		cfg.Settle = 2 * time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return nil
+}
+
+func (cfg *Config) progress(stage Stage, place string, done, total int) {
+	if cfg.Progress != nil {
+		cfg.Progress(Progress{Stage: stage, Place: place, Done: done, Total: total})
+	}
+}
+
+// Close releases the directory. Nothing is lost without it.
+func (b *Backup) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dev.close()
+}
+
+// Items lists the items, sorted by name.
+func (b *Backup) Items() []ItemInfo {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return itemInfos(b.dev.items)
+}
+
+func itemInfos(items map[string]*entry) []ItemInfo {
+	var list []ItemInfo
+	for _, name := range slices.Sorted(maps.Keys(items)) {
+		if l := &items[name].line; !l.Removed {
+			list = append(list, ItemInfo{Name: name, Generation: l.Version, Size: l.Size, SHA256: l.SHA256, Required: l.Required})
+		}
+	}
+	return list
+}
+
+// Get returns the newest value of an item from this device, or ErrNoItem. It
+// asks no place.
+func (b *Backup) Get(name string) (secret.Bytes, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v, err := b.dev.value(name)
+	return secret.New(v), err
+}
+
+// Keys returns the wallet's keys from this device.
+func (b *Backup) Keys() (wallet.Keys, error) {
+	v, err := b.Get(seal.ItemKeys)
+	if err != nil {
+		return wallet.Keys{}, err
+	}
+	return wallet.ParseKeys(v)
+}
+
+// Slots lists the ways in.
+func (b *Backup) Slots() []SlotInfo {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slotInfos(b.dev.slots)
+}
+
+func slotInfos(names []seal.SlotName) []SlotInfo {
+	list := make([]SlotInfo, len(names))
+	for i, n := range names {
+		list[i] = SlotInfo{Kind: slot.Kind(n.Kind), ID: n.ID.String()}
+	}
+	return list
+}
+
+// Status returns what this device knows, without asking any place.
+func (b *Backup) Status() Status {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d := b.dev
+	created, _ := time.Parse(dayLayout, d.info.Created)
+	return Status{
+		ID: d.info.ID, Label: d.info.Label, Folder: d.info.Folder, Network: d.info.Network,
+		Fingerprint: d.info.Fingerprint, Created: created, Device: d.key.Device().String(),
+		Epoch: d.head.Epoch, Generation: d.head.Generation, Saved: d.headTime,
+		Items: len(itemInfos(d.items)), Slots: slotInfos(d.slots),
+		Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
+	}
+}
+
+// lost reports whether a place in this state cannot be counted on. A place that
+// was verified and cannot be reached just now can.
+func (h Health) lost() bool {
+	return h == HealthMissing || h == HealthDamaged || h == HealthOtherDevice || h == HealthWrongAccount
+}
+
+// protected reports whether enough places hold the newest snapshot.
+func (b *Backup) protected() bool {
+	n := 0
+	for _, p := range b.cfg.Places {
+		if st := b.dev.places[p.Address]; st != nil && st.verified == b.dev.head && !st.health.lost() {
+			n++
+		}
+	}
+	return n >= b.cfg.Copies
+}
+
+func (b *Backup) placeStatus() []PlaceStatus {
+	var list []PlaceStatus
+	for _, p := range b.cfg.Places {
+		s := PlaceStatus{Address: p.Address, Health: HealthUnknown}
+		if st := b.dev.places[p.Address]; st != nil {
+			s.Health, s.Generation, s.Verified, s.Err = st.health, st.verified.Generation, st.at, st.err
+			if s.Health == HealthProtected && st.verified != b.dev.head {
+				s.Health = HealthBehind
+			}
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+func (b *Backup) result(changed int) Result {
+	return Result{Generation: b.dev.head.Generation, Changed: changed, Protected: b.protected(), Places: b.placeStatus()}
+}
+
+// Save makes a snapshot of the changes, all of them or none, journals it, and
+// brings it to the places. Values that are as they were are left out; a Save
+// that changes nothing makes no snapshot and still brings up what is late.
+//
+// If err is nil, the changes are protected. If err is ErrNotProtected (wrapped
+// with the reason, such as store.ErrUnreachable or store.ErrFull), they are safe
+// on this device and go up with the next Save or Sync. After any other error
+// nothing was changed.
+func (b *Backup) Save(ctx context.Context, changes ...Change) (Result, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.save(ctx, nil, changes)
+}
+
+// save is Save; with keys it may change owner items too.
+func (b *Backup) save(ctx context.Context, keys *seal.Keys, changes []Change) (Result, error) {
+	changes, err := b.different(changes)
+	if err != nil {
+		return b.result(0), err
+	}
+	looks, err := b.look(ctx)
+	if err != nil {
+		return b.result(0), err
+	}
+	if len(changes) > 0 {
+		if err := b.commitChanges(keys, changes, nil, nil); err != nil {
+			return b.result(0), fmt.Errorf("keeping the change on this device: %w", err)
+		}
+	}
+	err = b.sync(ctx, looks)
+	return b.result(len(changes)), err
+}
+
+// Sync brings what is late to the places. Errors are as for Save.
+func (b *Backup) Sync(ctx context.Context) (Result, error) { return b.Save(ctx) }
+
+// different checks the changes and returns those that change something.
+func (b *Backup) different(changes []Change) ([]Change, error) {
+	seen := map[string]bool{}
+	var list []Change
+	for _, c := range changes {
+		if err := seal.CheckItemName(c.Name); err != nil {
+			return nil, err
+		}
+		e := b.dev.items[c.Name]
+		switch {
+		case seal.OwnerItem(c.Name):
+			return nil, fmt.Errorf("%w: %s", ErrOwnerOnly, c.Name)
+		case seen[c.Name]:
+			return nil, fmt.Errorf("item %s is changed twice", c.Name)
+		case c.Remove && e == nil:
+			return nil, fmt.Errorf("%w: %s", ErrNoItem, c.Name)
+		case len(c.Value) > seal.MaxValue:
+			return nil, fmt.Errorf("item %s has %d bytes: Satchel keeps at most %d in one item", c.Name, len(c.Value), seal.MaxValue)
+		}
+		seen[c.Name] = true
+		if c.Remove || e == nil || e.lost || e.line.Required != c.Required || !e.line.Matches(c.Value) {
+			list = append(list, c)
+		}
+	}
+	return list, nil
+}
+
+// commitChanges seals the changes as the next snapshot and commits it on this
+// device. slots, if not nil, is the new list of slots, and objects are sealed
+// objects that go up before the snapshot, already durable here.
+func (b *Backup) commitChanges(keys *seal.Keys, changes []Change, slots *[]seal.SlotName, objects []string) error {
+	d := b.dev
+	gen := d.head.Generation + 1
+	b.cfg.progress(Sealing, "", 0, len(changes))
+	var entries []*entry
+	for i, c := range changes {
+		e, path, err := d.sealChange(keys, c, gen)
+		if err != nil {
+			return err
+		}
+		if path != "" {
+			objects = append(objects, path)
+		}
+		entries = append(entries, e)
+		b.cfg.progress(Sealing, "", i+1, len(changes))
+	}
+	snap := &seal.Snapshot{Generation: gen, Parent: d.head, Time: b.cfg.Now(), Software: b.cfg.Software, Kind: seal.Delta}
+	if slots != nil {
+		snap.HasSlots, snap.Slots = true, slices.Clone(*slots)
+	}
+	whole := d.checkpointDue()
+	lines := entries
+	if whole {
+		lines = d.whole(entries)
+		snap.Kind, snap.HasSlots = seal.Checkpoint, true
+		if slots == nil {
+			snap.Slots = slices.Clone(d.slots)
+		}
+	}
+	return d.commitSnapshot(snap, lines, objects)
+}
+
+// sealChange keeps a change's value on this device, and its object if it needs
+// one. It returns the new entry and the object's path.
+func (d *device) sealChange(keys *seal.Keys, c Change, gen uint64) (*entry, string, error) {
+	if c.Remove {
+		e := &entry{line: seal.Item{Name: c.Name, Version: gen, Removed: true}}
+		if seal.OwnerItem(c.Name) {
+			keys.Sign(&e.line)
+		}
+		return e, "", nil
+	}
+	e := &entry{line: seal.NewItem(c.Name, gen, c.Value)}
+	e.line.Required = c.Required
+	if seal.OwnerItem(c.Name) {
+		e.line.Required = true
+		keys.Sign(&e.line)
+	}
+	var path string
+	if len(c.Value) <= seal.MaxInline && c.Name != seal.ItemKeys {
+		e.line.Inline, e.line.Data = true, c.Value
+	} else {
+		name, data, err := seal.SealItem(d.key, c.Name, gen, c.Value)
+		if err != nil {
+			return nil, "", err
+		}
+		if err := d.putObject(name.Hash, data); err != nil {
+			return nil, "", err
+		}
+		e.line.Object, path = name.Hash, name.Path()
+	}
+	var err error
+	e.value, err = d.putValue(&e.line, c.Value)
+	return e, path, err
+}
+
+// whole returns the entries of a checkpoint: all items, with the changes.
+func (d *device) whole(changes []*entry) []*entry {
+	all := maps.Clone(d.items)
+	for _, e := range changes {
+		all[e.line.Name] = e
+	}
+	var list []*entry
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if e := all[name]; !e.line.Removed || seal.OwnerItem(name) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// checkpointDue reports whether the deltas outweigh a checkpoint.
+func (d *device) checkpointDue() bool {
+	deltas := len(d.chain) - 1
+	return len(d.chain) == 0 || deltas >= seal.MaxDeltas || deltas >= 64 && d.deltaSize >= max(d.checkSize, int64(len(d.items))*200)
+}
+
+// commitSnapshot seals the snapshot with the lines of the entries, journals its
+// object and commits it. The entries' lines afterwards refer to the snapshot
+// where it carries their value.
+func (d *device) commitSnapshot(snap *seal.Snapshot, entries []*entry, objects []string) error {
+	for _, e := range entries {
+		snap.Items = append(snap.Items, e.line)
+	}
+	name, data, err := seal.SealSnapshot(d.key, snap)
+	if err != nil {
+		return err
+	}
+	if err := d.putObject(name.Hash, data); err != nil {
+		return err
+	}
+	c := &commitRecord{
+		Snapshot: name.String(), Time: snap.Time, Size: int64(len(data)), Whole: snap.Kind == seal.Checkpoint,
+		Queue: []stepRecord{{Snapshot: name.String(), Objects: append(slices.Clone(objects), name.Path())}},
+	}
+	for _, e := range entries {
+		r := e.record()
+		if e.line.Inline {
+			r.In = name.String()
+		}
+		c.Items = append(c.Items, r)
+	}
+	if snap.HasSlots {
+		paths := []string{}
+		for _, s := range snap.Slots {
+			paths = append(paths, s.Path())
+		}
+		c.Slots = &paths
+	}
+	return d.commit(c)
+}
+
+// look is what a glance at the places showed before a write.
+type look struct {
+	place store.Place
+	err   error // why nothing is known of the place; nothing is written there
+}
+
+// look lists the snapshots of every place and returns ErrOtherDevice if another
+// device has become the writer (R16). A place that cannot be listed is left
+// alone until it can (R2).
+func (b *Backup) look(ctx context.Context) ([]look, error) {
+	d := b.dev
+	looks := make([]look, len(b.cfg.Places))
+	var other error
+	for i, p := range b.cfg.Places {
+		looks[i].place = p
+		list, err := p.Store.List(ctx, d.info.Folder+"/snapshots/")
+		if err != nil {
+			looks[i].err = err
+			continue
+		}
+		for _, o := range list {
+			n, ok := seal.ParseSnapshotPath(o.Name[len(d.info.Folder)+1:])
+			if ok && d.foreign(n) {
+				other = fmt.Errorf("%w: device %s wrote generation %d in epoch %d in %s; this device is %s in epoch %d",
+					ErrOtherDevice, n.Device, n.Generation, n.Epoch, p.Address, d.key.Device(), d.key.Epoch())
+				b.setPlace(p.Address, HealthOtherDevice, other)
+				break
+			}
+		}
+	}
+	if other != nil {
+		return nil, errors.Join(other, d.savePlaces())
+	}
+	return looks, ctx.Err()
+}
+
+// foreign reports whether a snapshot means that this device is not the only
+// writer: a later epoch, another device in its own, or a newer or other
+// snapshot of its own than it wrote.
+func (d *device) foreign(n seal.SnapshotName) bool {
+	switch {
+	case n.Epoch != d.key.Epoch():
+		return n.Epoch > d.key.Epoch()
+	case n.Device != d.key.Device():
+		return true
+	case n.Generation > d.head.Generation:
+		return true
+	case n.Generation >= d.chain[0].Generation:
+		return !slices.Contains(d.chain, n)
+	}
+	return false // older than what this device remembers
+}
+
+// setPlace records how a place stands. What was verified there stays.
+func (b *Backup) setPlace(address string, h Health, err error) {
+	st := b.dev.places[address]
+	if st == nil {
+		st = &placeState{}
+		b.dev.places[address] = st
+	}
+	st.health, st.err = h, err
+}
+
+// sync brings to every place what it lacks, in order, each object read back and
+// compared before the next (R1). It returns ErrNotProtected with the first
+// reason unless enough places then hold the newest snapshot.
+func (b *Backup) sync(ctx context.Context, looks []look) error {
+	var errs []error
+	verified := false
+	for _, l := range looks {
+		err := l.err
+		if err == nil {
+			var any bool
+			any, err = b.push(ctx, l.place)
+			verified = verified || any
+		}
+		if err != nil {
+			b.setPlace(l.place.Address, healthOf(err), err)
+			errs = append(errs, fmt.Errorf("%s: %w", l.place.Address, err))
+			b.cfg.Logger.Warn("place is behind", "store", l.place.Address, "generation", b.dev.head.Generation, "err", err)
+		}
+	}
+	ok := b.protected()
+	if ok && verified {
+		b.dev.verified = b.cfg.Now()
+	}
+	if err := b.dev.savePlaces(); err != nil {
+		return fmt.Errorf("%w: recording it on this device: %w", ErrNotProtected, err)
+	}
+	if !ok {
+		if len(errs) == 0 {
+			return fmt.Errorf("%w: no places", ErrNotProtected)
+		}
+		return fmt.Errorf("%w: %w", ErrNotProtected, errors.Join(errs...))
+	}
+	if len(b.dev.queue) == 0 && len(b.dev.chain) == 1 {
+		// After a checkpoint that every place has.
+		return b.dev.sweep()
+	}
+	return nil
+}
+
+// push brings one place up to date and reports whether anything was read back
+// and compared for it.
+func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err error) {
+	d := b.dev
+	st := d.places[p.Address]
+	if st == nil {
+		st = &placeState{health: HealthUnknown}
+		d.places[p.Address] = st
+	}
+	if st.verified == d.head {
+		st.health, st.err = HealthProtected, nil
+		return false, nil
+	}
+	var steps []step
+	if st.verified.IsZero() {
+		if err := b.pushHints(ctx, p.Store); err != nil {
+			return false, err
+		}
+		steps = []step{{name: d.head, objects: d.liveObjects()}}
+	} else {
+		for _, s := range d.queue {
+			if s.name.Compare(st.verified) > 0 {
+				steps = append(steps, s)
+			}
+		}
+	}
+	total, done := 0, 0
+	for _, s := range steps {
+		total += len(s.objects)
+	}
+	for _, s := range steps {
+		for _, path := range s.objects {
+			if err := b.pushObject(ctx, p, path); err != nil {
+				return verified, fmt.Errorf("object %s: %w", path, err)
+			}
+			done++
+			b.cfg.progress(Uploading, p.Address, done, total)
+		}
+		// If we crash here the place has the step and we do not know: it is
+		// sent again, the same bytes.
+		st.verified, st.at, st.health, st.err = s.name, b.cfg.Now(), HealthProtected, nil
+		verified = true
+	}
+	return verified, nil
+}
+
+// pushHints writes what helps people to find and understand the folder. Both
+// are trusted for nothing, so others standing there already are no error.
+func (b *Backup) pushHints(ctx context.Context, st store.Store) error {
+	for name, data := range hints(b.dev.info) {
+		err := st.Put(ctx, b.dev.info.Folder+"/"+name, data)
+		if err != nil && !errors.Is(err, store.ErrExist) {
+			return fmt.Errorf("object %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// pushObject puts one object, fetches it again by name and compares.
+func (b *Backup) pushObject(ctx context.Context, p store.Place, path string) error {
+	if b.have[p.Address][path] {
+		return nil
+	}
+	hash := hashOf(path)
+	data, err := b.dev.object(hash)
+	if err != nil {
+		return fmt.Errorf("this device's copy: %w", err)
+	}
+	name := b.dev.info.Folder + "/" + path
+	err = p.Store.Put(ctx, name, data)
+	if errors.Is(err, store.ErrExist) || err == nil && !b.readsBack(ctx, p, name, hash, data) {
+		// Bytes under this name that do not have the hash in it are torn: only
+		// who has the right ones may replace them.
+		if err := b.removeTorn(ctx, p.Store, name, hash); err != nil {
+			return err
+		}
+		err = p.Store.Put(ctx, name, data)
+	} else if err == nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	got, err := p.Store.Get(ctx, name, hash, int64(len(data)))
+	if err != nil {
+		return fmt.Errorf("reading it back: %w", notHeld(err))
+	}
+	if !bytes.Equal(got, data) {
+		return fmt.Errorf("reading it back: %w", store.ErrDamaged)
+	}
+	return nil
+}
+
+// readsBack reports whether the place gives back what was put.
+func (b *Backup) readsBack(ctx context.Context, p store.Place, name string, hash store.Hash, data []byte) bool {
+	got, err := p.Store.Get(ctx, name, hash, int64(len(data)))
+	return err == nil && bytes.Equal(got, data)
+}
+
+// notHeld names the error of a place that took an object and does not have it.
+func notHeld(err error) error {
+	if errors.Is(err, store.ErrNotExist) {
+		return fmt.Errorf("the place said it had taken it: %w", ErrMissing)
+	}
+	if errors.Is(err, store.ErrTooLarge) {
+		return store.ErrDamaged
+	}
+	return err
+}
+
+// removeTorn deletes the objects of exactly this name, unless one of them has
+// the right bytes.
+func (b *Backup) removeTorn(ctx context.Context, st store.Store, name string, hash store.Hash) error {
+	if _, err := st.Get(ctx, name, hash, seal.MaxObject); err == nil {
+		return nil
+	} else if !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrTooLarge) {
+		if errors.Is(err, store.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	list, err := st.List(ctx, name)
+	if err != nil {
+		return err
+	}
+	for _, o := range list {
+		if o.Name == name {
+			if err := st.Delete(ctx, o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// healthOf names the state of a place by the error that it gave.
+func healthOf(err error) Health {
+	for _, h := range []struct {
+		err    error
+		health Health
+	}{
+		{store.ErrSignIn, HealthSignIn},
+		{store.ErrWrongAccount, HealthWrongAccount},
+		{store.ErrFull, HealthFull},
+		{store.ErrDamaged, HealthDamaged},
+		{seal.ErrDamaged, HealthDamaged},
+		{ErrMissing, HealthMissing},
+		{ErrOtherDevice, HealthOtherDevice},
+		{store.ErrUnreachable, HealthUnreachable},
+		{store.ErrListing, HealthUnreachable},
+		{context.DeadlineExceeded, HealthUnreachable},
+	} {
+		if errors.Is(err, h.err) {
+			return h.health
+		}
+	}
+	return HealthFailed
+}

@@ -1,0 +1,187 @@
+package satchel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/slot"
+	"github.com/satchel-backup/satchel/store"
+)
+
+// Finding is one thing that Check or Drill found wrong.
+type Finding struct {
+	Place  string // address
+	Object string // below the backup's folder, or an item; "" for the place as a whole
+	Err    error  // ErrMissing, seal.ErrDamaged, ErrOtherDevice, …
+}
+
+// Report is the outcome of a Check or a Drill.
+type Report struct {
+	Places   []PlaceStatus
+	Objects  int       // objects, or items, compared
+	Bytes    int64     // in them
+	Findings []Finding // empty if all is well
+}
+
+func (r *Report) add(place, object string, err error) {
+	r.Findings = append(r.Findings, Finding{Place: place, Object: object, Err: err})
+}
+
+// err returns the findings as one error, nil if there are none.
+func (r *Report) err() error {
+	var errs []error
+	for _, f := range r.Findings {
+		if f.Object == "" {
+			errs = append(errs, fmt.Errorf("%s: %w", f.Place, f.Err))
+		} else {
+			errs = append(errs, fmt.Errorf("%s: %s: %w", f.Place, f.Object, f.Err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Check proves that every place could restore the newest generation: it fetches
+// every object of it and compares it with what this device sealed. It opens
+// nothing and needs no secret. The error is nil if all places are well, and
+// joins the findings otherwise. A place in which something is wrong gets
+// everything that it lacks with the next Save or Sync.
+func (b *Backup) Check(ctx context.Context) (Report, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d := b.dev
+	var r Report
+	whole := 0
+	for _, p := range b.cfg.Places {
+		before := len(r.Findings)
+		if err := b.checkPlace(ctx, p, &r); err != nil {
+			r.add(p.Address, "", err)
+		}
+		if ctx.Err() != nil {
+			return r, ctx.Err()
+		}
+		bad := r.Findings[before:]
+		if len(bad) == 0 {
+			d.places[p.Address] = &placeState{verified: d.head, at: b.cfg.Now(), health: HealthProtected}
+			whole++
+			continue
+		}
+		b.setPlace(p.Address, healthOf(bad[0].Err), bad[0].Err)
+		if d.places[p.Address].health.lost() {
+			d.places[p.Address].verified = seal.SnapshotName{} // all of it is put and read back again
+		}
+	}
+	if whole >= b.cfg.Copies {
+		d.verified = b.cfg.Now()
+	}
+	r.Places = b.placeStatus()
+	return r, errors.Join(r.err(), d.savePlaces())
+}
+
+// checkPlace compares everything that the newest state needs.
+func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error {
+	d := b.dev
+	list, err := p.Store.List(ctx, d.info.Folder+"/")
+	if err != nil {
+		return err
+	}
+	for _, o := range list {
+		path := o.Name[len(d.info.Folder)+1:]
+		if n, ok := seal.ParseSnapshotPath(path); ok && d.foreign(n) {
+			return fmt.Errorf("%w: generation %d in epoch %d", ErrOtherDevice, n.Generation, n.Epoch)
+		}
+		if n, ok := seal.ParseSlotPath(path); ok && !slices.Contains(d.slots, n) {
+			r.add(p.Address, path, errors.New("not in the list of slots: it was removed and came back, or is not of this backup"))
+		}
+	}
+	paths := d.liveObjects()
+	for i, path := range paths {
+		b.cfg.progress(Checking, p.Address, i, len(paths))
+		want, err := d.object(hashOf(path))
+		if err != nil {
+			return fmt.Errorf("this device's copy of %s: %w", path, err)
+		}
+		got, err := p.Store.Get(ctx, d.info.Folder+"/"+path, hashOf(path), int64(len(want)))
+		switch {
+		case errors.Is(err, store.ErrNotExist):
+			r.add(p.Address, path, ErrMissing)
+		case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrTooLarge), err == nil && !bytes.Equal(got, want):
+			r.add(p.Address, path, seal.ErrDamaged)
+		case err != nil:
+			return err
+		default:
+			r.Objects++
+			r.Bytes += int64(len(got))
+		}
+	}
+	b.cfg.progress(Checking, p.Address, len(paths), len(paths))
+	return nil
+}
+
+// Drill restores the backup from each place into memory with the secret of a
+// slot, compares every item, the fingerprint and the first addresses with this
+// device's, and writes nothing.
+func (b *Backup) Drill(ctx context.Context, s slot.Secret) (Report, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var r Report
+	for _, p := range b.cfg.Places {
+		if err := b.drillPlace(ctx, p, s, &r); err != nil {
+			r.add(p.Address, "", err)
+		}
+		if ctx.Err() != nil {
+			return r, ctx.Err()
+		}
+	}
+	r.Places = b.placeStatus()
+	return r, r.err()
+}
+
+func (b *Backup) drillPlace(ctx context.Context, p store.Place, s slot.Secret, r *Report) error {
+	d := b.dev
+	f := Found{Folder: d.info.Folder, Label: d.info.Label, Places: []FoundPlace{{Place: p}}, cfg: b.cfg}
+	o, err := f.Open(ctx, s)
+	if err != nil {
+		return err
+	}
+	pre := o.Preview()
+	switch {
+	case pre.Problem != nil:
+		return pre.Problem
+	case pre.ID != d.info.ID || pre.Fingerprint != d.info.Fingerprint:
+		return ErrWrongWallet
+	case o.state.name.Compare(d.head) < 0:
+		return fmt.Errorf("%w: generation %d there, %d here", ErrOlder, pre.Generation, d.head.Generation)
+	case o.state.name != d.head:
+		return fmt.Errorf("%w: generation %d in epoch %d there", ErrOtherDevice, pre.Generation, pre.Epoch)
+	}
+	names := o.inOrder()
+	var last *seal.Snapshot
+	for i, name := range names {
+		b.cfg.progress(Comparing, p.Address, i, len(names))
+		theirs := o.state.items[name]
+		if theirs.line.Removed {
+			continue
+		}
+		v, err := o.restoreValue(ctx, theirs, &last)
+		if err != nil {
+			r.add(p.Address, name, err)
+			continue
+		}
+		ours := d.items[name]
+		if ours == nil || !ours.line.Matches(v) {
+			r.add(p.Address, name, fmt.Errorf("another value than on this device: %w", ErrOlder))
+			continue
+		}
+		r.Objects++
+		r.Bytes += int64(len(v))
+	}
+	if len(itemInfos(d.items)) != len(pre.Items) {
+		return fmt.Errorf("%d items there, %d here: %w", len(pre.Items), len(itemInfos(d.items)), ErrIncomplete)
+	}
+	b.cfg.progress(Comparing, p.Address, len(names), len(names))
+	return nil
+}

@@ -1,0 +1,295 @@
+package satchel
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/slot"
+	"github.com/satchel-backup/satchel/store"
+	"github.com/satchel-backup/satchel/wallet"
+)
+
+// Found is a backup as a listing shows it. All of it but Places is a hint: the
+// places could have written anything. Open tells the truth.
+type Found struct {
+	Folder     string
+	Label      string
+	ID         string         // "" if unknown
+	Network    wallet.Network // "" if unknown
+	Created    time.Time      // day; zero if unknown
+	Epoch      uint64
+	Generation uint64    // newest by name, over all places
+	Modified   time.Time // of the newest snapshot, as the store tells
+	Slots      []slot.Kind
+	Places     []FoundPlace
+
+	cfg Config
+}
+
+// FoundPlace is one place that holds a found backup.
+type FoundPlace struct {
+	Place      store.Place
+	Epoch      uint64
+	Generation uint64 // newest by name; 0 if it holds no snapshot
+}
+
+// hintJSON is backup.json.
+type hintJSON struct {
+	Version int            `json:"satchel-backup"`
+	ID      string         `json:"id"`
+	Created string         `json:"created"`
+	Network wallet.Network `json:"network"`
+}
+
+const maxHint = 4096
+
+// hints returns the objects that are for people and not trusted, by name.
+func hints(info infoJSON) map[string][]byte {
+	b, err := json.Marshal(hintJSON{Version: 1, ID: info.ID, Created: info.Created, Network: info.Network})
+	if err != nil {
+		panic(err) // Strings and a number.
+	}
+	return map[string][]byte{seal.HintName: append(b, '\n'), seal.ReadmeName: []byte(readme)}
+}
+
+const readme = `This folder is the encrypted backup of a Bitcoin wallet.
+
+DO NOT DELETE OR RENAME ANYTHING IN IT. If the phone or computer that holds the
+wallet is lost, this folder and your recovery code, passphrase or words bring
+the wallet back. Nobody can read it without them, and nobody can replace them.
+
+To restore
+  Install Satchel, run "satchel restore", and point it at the folder that this
+  folder is in. It asks for your recovery code, passphrase or words.
+
+To restore without Satchel
+  The files are ordinary age files (https://age-encryption.org, version 1.3 or
+  later). This shows the wallet's words; age asks for the recovery code or the
+  passphrase:
+
+    age -d -i slots/recovery-code-*.age items/keys/*.age
+    age -d -i slots/passphrase-*.age items/keys/*.age
+
+  With several files of one kind, name one; of several in items/keys take the
+  last. Do this only on a computer that you trust: the words are the money.
+`
+
+// Find lists the backups in all places of cfg (Dir and Keychain are not used).
+// If some place could not be listed, err says so (store.ErrListing,
+// store.ErrUnreachable, …) beside what was found in the others. If all were
+// listed and hold none, again and again until cfg.Settle is over, err is
+// ErrNoBackup.
+func Find(ctx context.Context, cfg Config) ([]Found, error) {
+	if err := cfg.fill(false); err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(cfg.Settle)
+	for {
+		found, err := find(ctx, cfg)
+		if len(found) > 0 || err != nil {
+			return found, err
+		}
+		wait := min(time.Until(deadline), 500*time.Millisecond)
+		if wait <= 0 {
+			break
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	var where []string
+	for _, p := range cfg.Places {
+		where = append(where, p.Address)
+	}
+	return nil, fmt.Errorf("%w; looked in %s", ErrNoBackup, strings.Join(where, ", "))
+}
+
+// find looks once.
+func find(ctx context.Context, cfg Config) ([]Found, error) {
+	byFolder := map[string]*Found{}
+	var errs []error
+	for i, p := range cfg.Places {
+		cfg.progress(Searching, p.Address, i, len(cfg.Places))
+		list, err := p.Store.List(ctx, seal.FolderPrefix)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("looking in %s: %w", p.Address, err))
+			continue
+		}
+		for folder, objects := range byFolderName(list) {
+			label, ok := seal.FolderLabel(folder)
+			if !ok {
+				continue
+			}
+			f := byFolder[folder]
+			if f == nil {
+				f = &Found{Folder: folder, Label: label, cfg: cfg}
+				byFolder[folder] = f
+			}
+			f.add(ctx, p, objects)
+		}
+	}
+	cfg.progress(Searching, "", len(cfg.Places), len(cfg.Places))
+	var found []Found
+	for _, f := range byFolder {
+		// A folder with neither a snapshot nor a slot is not a backup, and
+		// never chosen (R4).
+		if f.Generation > 0 || len(f.Slots) > 0 {
+			found = append(found, *f)
+		}
+	}
+	slices.SortFunc(found, func(a, b Found) int {
+		return cmp.Or(b.Modified.Compare(a.Modified), strings.Compare(a.Folder, b.Folder))
+	})
+	return found, errors.Join(errs...)
+}
+
+// byFolderName splits a listing by the first element of the names, and takes it
+// off.
+func byFolderName(list []store.Object) map[string][]store.Object {
+	m := map[string][]store.Object{}
+	for _, o := range list {
+		if folder, rest, ok := strings.Cut(o.Name, "/"); ok {
+			o.Name = rest
+			m[folder] = append(m[folder], o)
+		}
+	}
+	return m
+}
+
+// add notes what one place holds of a backup.
+func (f *Found) add(ctx context.Context, p store.Place, objects []store.Object) {
+	fp := FoundPlace{Place: p}
+	hint := false
+	for _, o := range objects {
+		if n, ok := seal.ParseSnapshotPath(o.Name); ok {
+			if n.Compare(seal.SnapshotName{Epoch: fp.Epoch, Generation: fp.Generation}) > 0 {
+				fp.Epoch, fp.Generation = n.Epoch, n.Generation
+			}
+			if n.Compare(seal.SnapshotName{Epoch: f.Epoch, Generation: f.Generation}) > 0 {
+				f.Epoch, f.Generation, f.Modified = n.Epoch, n.Generation, o.Modified
+			}
+		}
+		if n, ok := seal.ParseSlotPath(o.Name); ok && !slices.Contains(f.Slots, slot.Kind(n.Kind)) {
+			f.Slots = append(f.Slots, slot.Kind(n.Kind))
+		}
+		hint = hint || o.Name == seal.HintName
+	}
+	slices.Sort(f.Slots)
+	f.Places = append(f.Places, fp)
+	if !hint || f.ID != "" {
+		return
+	}
+	b, err := p.Store.Get(ctx, f.Folder+"/"+seal.HintName, "", maxHint)
+	var j hintJSON
+	if err != nil || json.Unmarshal(b, &j) != nil {
+		return
+	}
+	if _, err := seal.ParseBackupID(j.ID); err != nil {
+		return
+	}
+	f.ID = j.ID
+	f.Created, _ = time.Parse(dayLayout, j.Created)
+	if slices.Contains([]wallet.Network{wallet.Mainnet, wallet.Testnet, wallet.Signet, wallet.Regtest}, j.Network) {
+		f.Network = j.Network
+	}
+}
+
+// reader fetches the objects of one backup from the places that hold it.
+type reader struct {
+	cfg    Config
+	folder string
+	places []store.Place
+	lists  [][]store.Object               // of each place, names below the folder
+	have   map[string]map[string]bool     // address → paths fetched from there, whole
+	keep   func(path string, data []byte) // if not nil, gets every object fetched whole
+}
+
+// newReader lists the backup's folder in every place. Places that cannot be
+// listed are left out, unless all are.
+func newReader(ctx context.Context, cfg Config, folder string, places []store.Place) (*reader, []string, error) {
+	r := &reader{cfg: cfg, folder: folder, have: map[string]map[string]bool{}}
+	var errs []error
+	var warnings []string
+	for _, p := range places {
+		list, err := p.Store.List(ctx, folder+"/")
+		if err != nil {
+			errs = append(errs, fmt.Errorf("looking in %s: %w", p.Address, err))
+			warnings = append(warnings, fmt.Sprintf("%s could not be looked into: %v", p.Address, err))
+			continue
+		}
+		for i := range list {
+			list[i].Name = list[i].Name[len(folder)+1:]
+		}
+		r.places = append(r.places, p)
+		r.lists = append(r.lists, list)
+		r.have[p.Address] = map[string]bool{}
+	}
+	if len(r.places) == 0 {
+		return nil, nil, errors.Join(errs...)
+	}
+	return r, warnings, nil
+}
+
+// each calls fn for every name in any place, once.
+func (r *reader) each(fn func(path string)) {
+	seen := map[string]bool{}
+	for _, list := range r.lists {
+		for _, o := range list {
+			if !seen[o.Name] {
+				seen[o.Name] = true
+				fn(o.Name)
+			}
+		}
+	}
+}
+
+// fetch returns the object of a path whose name ends in its hash, from the first
+// place that has it whole. If none has, the error is seal.ErrTruncated or
+// seal.ErrDamaged if one has other bytes, ErrMissing if all answered that they have
+// none, and otherwise what the first place said.
+func (r *reader) fetch(ctx context.Context, path string) ([]byte, error) {
+	hash, name := hashOf(path), r.folder+"/"+path
+	var damaged, unknown error
+	for _, p := range r.places {
+		data, err := p.Store.Get(ctx, name, hash, seal.MaxObject)
+		if err == nil && !hash.Matches(data) {
+			err = store.ErrDamaged // The store should have told.
+		}
+		switch {
+		case err == nil:
+			r.have[p.Address][path] = true
+			if r.keep != nil {
+				r.keep(path, data)
+			}
+			return data, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case errors.Is(err, store.ErrDamaged):
+			damaged = cmp.Or(damaged, r.diagnose(ctx, p, name))
+		case errors.Is(err, store.ErrTooLarge):
+			damaged = cmp.Or(damaged, fmt.Errorf("%w: longer than any object", seal.ErrDamaged))
+		case errors.Is(err, store.ErrNotExist):
+		default:
+			unknown = cmp.Or(unknown, fmt.Errorf("%s: %w", p.Address, err))
+		}
+	}
+	return nil, fmt.Errorf("object %s: %w", path, cmp.Or(damaged, unknown, error(ErrMissing)))
+}
+
+// diagnose says how an object is damaged.
+func (r *reader) diagnose(ctx context.Context, p store.Place, name string) error {
+	data, err := p.Store.Get(ctx, name, "", seal.MaxObject)
+	if err != nil {
+		return fmt.Errorf("%w in %s", seal.ErrDamaged, p.Address)
+	}
+	return fmt.Errorf("%w in %s", seal.Misfit(data), p.Address)
+}

@@ -1,0 +1,206 @@
+// Package satchel is automatic, encrypted cloud backup for Bitcoin wallets.
+//
+// A wallet makes its keys on the device. Satchel encrypts them there, together
+// with everything that changes afterwards, and keeps them in places of the
+// user's own: a folder that syncs, a cloud. The places hold nothing that they can
+// read.
+//
+// A wallet gains a backup by creating one and saving every change:
+//
+//	keys, err := wallet.New(wallet.Mainnet, 12, "2026-11-23")
+//	way, code := slot.NewRecoveryCode() // show code to the user, once
+//	b, err := satchel.Create(ctx, cfg, satchel.Plan{
+//		Label: "Samantha", Keys: keys, Slots: []slot.Secret{way},
+//	})
+//	_, err = b.Save(ctx, satchel.Change{Name: "labels", Value: labels})
+//
+// On a new device it looks for backups, opens one and restores it:
+//
+//	found, err := satchel.Find(ctx, cfg)
+//	opened, err := found[0].Open(ctx, way)
+//	b, restored, err := opened.Restore(ctx, satchel.RestoreOptions{})
+//
+// A change is safe on the device when Save has journalled it, and protected when
+// as many places as the Config asks for hold it and it was fetched from there
+// again and compared. [CodeOf] turns every error into one of a few codes that a
+// program can act on.
+package satchel
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/satchel-backup/satchel/internal/durable"
+	"github.com/satchel-backup/satchel/secret"
+	"github.com/satchel-backup/satchel/slot"
+	"github.com/satchel-backup/satchel/store"
+	"github.com/satchel-backup/satchel/wallet"
+)
+
+// Version is the version of this library.
+const Version = "0.1.0"
+
+// Config says where a backup lives on this device and elsewhere.
+type Config struct {
+	// Dir is the directory that this device keeps for this one backup. Create
+	// and Restore make it; its parent must exist.
+	Dir string
+	// Places are the stores of the user's that hold the backup, at least one.
+	Places []store.Place
+	// Copies is how many places must hold a change, read back and compared,
+	// before it counts as protected. Zero means one.
+	Copies int
+	// Keychain keeps the key that opens this device's own files.
+	Keychain Keychain
+	// Software names the program in the snapshots it writes, as "wallet/1.2". Zero
+	// means satchel and its version.
+	Software string
+	// Settle is how long Find goes on looking before it says that a place holds
+	// no backup: listings may lag. Zero means two seconds, less than zero one look.
+	Settle time.Duration
+	// Progress, if not nil, is called as work goes on, from one goroutine at a time.
+	Progress func(Progress)
+	// Logger gets what an operator would want to know. Nil discards it.
+	Logger *slog.Logger
+	// Now tells the time that snapshots show. Nil means time.Now.
+	Now func() time.Time
+
+	disk durable.Disk // its Hook is for crash tests
+}
+
+// Keychain keeps small secrets on this device. Package keychain has the
+// system's; a phone brings its own.
+type Keychain interface {
+	// Get returns a secret that was Set, or an error: Satchel never makes a new
+	// one in its stead.
+	Get(name string) (secret.Bytes, error)
+	// Set stores a secret of at most 64 bytes durably.
+	Set(name string, s secret.Bytes) error
+	// Delete removes a secret. Deleting what is gone is no error.
+	Delete(name string) error
+}
+
+// Stage is what a long operation is doing.
+type Stage string
+
+const (
+	Searching  Stage = "searching"
+	Sealing    Stage = "sealing"
+	Uploading  Stage = "uploading"
+	Verifying  Stage = "verifying"
+	Restoring  Stage = "restoring"
+	Comparing  Stage = "comparing"
+	Checking   Stage = "checking"
+	Deleting   Stage = "deleting"
+	Restored   Stage = "restored"
+	OpeningKey Stage = "opening"
+)
+
+// Progress tells how far a long operation is.
+type Progress struct {
+	Stage Stage
+	Place string // the address concerned, "" if none
+	Done  int    // of Total; both 0 where nothing can be counted
+	Total int
+}
+
+// Plan is what Create makes a backup of.
+type Plan struct {
+	// Label is the name that people see: "Samantha" gives a folder
+	// BitcoinWalletBackup-Samantha-1a2b.
+	Label string
+	// Keys are the wallet's.
+	Keys wallet.Keys
+	// Slots are the ways in, at least one.
+	Slots []slot.Secret
+	// Items are what else is kept from the start.
+	Items []Change
+}
+
+// Change is a new value of an item, or its removal.
+type Change struct {
+	Name     string // see seal.CheckItemName
+	Value    []byte // at most seal.MaxValue bytes
+	Required bool   // a restore without this item is incomplete
+	Remove   bool
+}
+
+// Result is what became of a Save.
+type Result struct {
+	Generation uint64 // of the newest snapshot
+	Changed    int    // items that were new or different
+	Protected  bool   // the newest snapshot is read back and compared in enough places
+	Places     []PlaceStatus
+}
+
+// ItemInfo describes an item without its value.
+type ItemInfo struct {
+	Name       string
+	Generation uint64 // that wrote the value
+	Size       int64  // bytes
+	SHA256     [32]byte
+	Required   bool
+}
+
+// SlotInfo describes one way in.
+type SlotInfo struct {
+	Kind slot.Kind
+	ID   string // 16 hex digits
+}
+
+// Health is the state of one place.
+type Health string
+
+const (
+	HealthProtected    Health = "protected"      // holds the newest snapshot, read back and compared
+	HealthBehind       Health = "behind"         // holds an older one
+	HealthMissing      Health = "missing"        // lost objects that it held
+	HealthSignIn       Health = "sign-in needed" //
+	HealthWrongAccount Health = "wrong account"
+	HealthUnreachable  Health = "unreachable"
+	HealthDamaged      Health = "damaged" // holds other bytes than were put
+	HealthFull         Health = "full"
+	HealthOtherDevice  Health = "another device writes"
+	HealthUnknown      Health = "never checked"
+	HealthFailed       Health = "failed" // an error of no known kind
+)
+
+// PlaceStatus is what is known of one place, without asking it.
+type PlaceStatus struct {
+	Address    string
+	Health     Health
+	Generation uint64    // newest that was read back and compared; 0 if none
+	Verified   time.Time // when that was; zero if never
+	Err        error     // what failed last; nil if the last try succeeded
+}
+
+// Status is what this device knows of its backup, without asking any place.
+type Status struct {
+	ID          string // the backup's id, 32 hex digits
+	Label       string
+	Folder      string // its name in every place
+	Network     wallet.Network
+	Fingerprint string // 8 hex digits
+	Created     time.Time
+	Device      string // this device's id
+	Epoch       uint64
+	Generation  uint64    // newest, perhaps only on this device yet
+	Saved       time.Time // when that was made
+	Items       int
+	Slots       []SlotInfo
+	Protected   bool
+	Verified    time.Time // when enough places were last verified to hold the then newest generation
+	Copies      int
+	Places      []PlaceStatus
+}
+
+// DeviceInfo is what can be read of a device's directory without its key.
+type DeviceInfo struct {
+	ID          string
+	Label       string
+	Folder      string
+	Network     wallet.Network
+	Created     time.Time
+	Fingerprint string   // 8 hex digits
+	Places      []string // addresses
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package slot_test
+
+const raceDetector = false
