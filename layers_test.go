@@ -1,0 +1,182 @@
+package satchel_test
+
+import (
+	"go/build"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/satchel-backup/satchel"
+
+// level is the picture of the house: a package imports packages of lower levels
+// only. A new package gets a line here first.
+//
+//	7 wiring    the only importers of adapters
+//	4 whole     the front door; no adapter
+//	3 adapters  one outside system each, never each other
+//	1, 2 pieces
+//	0 ground
+//
+// Every level may use secret, and tests may also use the *test packages.
+var level = map[string]int{
+	"cmd/satchel":       7,
+	"cmd/satchel-demo":  7,
+	"examples/wallet":   7,
+	"examples/ownstore": 7,
+
+	"": 4,
+
+	"store/folder": 3,
+	"store/mem":    3,
+
+	"slot": 2,
+
+	"seal":     1,
+	"keychain": 1,
+
+	"wallet":           0,
+	"store":            0,
+	"internal/durable": 0,
+
+	"secret": -1,
+
+	// Only tests import these.
+	"store/storetest": 3,
+}
+
+// quiet packages touch no network, disk or clock of their own.
+var quiet = []string{"secret", "store", "seal", "wallet", "slot"}
+
+// loud is what a quiet package does not import.
+var loud = []string{"net", "net/http", "os", "os/exec", "syscall", "log"}
+
+func TestLayers(t *testing.T) {
+	seen := map[string]bool{}
+	for _, file := range goFiles(t) {
+		pkg := path.Dir(filepath.ToSlash(file))
+		if pkg == "." {
+			pkg = ""
+		}
+		seen[pkg] = true
+		mine, ok := level[pkg]
+		if !ok {
+			t.Errorf("%s: package %q has no line in the picture", file, pkg)
+			continue
+		}
+		test := strings.HasSuffix(file, "_test.go")
+		for _, imp := range imports(t, file) {
+			if !test && slices.Contains(quiet, pkg) && slices.Contains(loud, imp) {
+				t.Errorf("%s imports %s: package %s touches no network, disk or clock", file, imp, pkg)
+			}
+			if imp != module && !strings.HasPrefix(imp, module+"/") {
+				continue
+			}
+			theirs := strings.TrimPrefix(strings.TrimPrefix(imp, module), "/")
+			l, ok := level[theirs]
+			switch {
+			case !ok:
+				t.Errorf("%s imports %q, which has no line in the picture", file, theirs)
+			case test:
+				// Tests join the real parts.
+			case strings.HasSuffix(theirs, "test"):
+				t.Errorf("%s imports %s, which is for tests", file, theirs)
+			case l >= mine:
+				t.Errorf("%s: level %d imports %q of level %d", file, mine, theirs, l)
+			case l == 3 && mine != 7:
+				t.Errorf("%s imports the adapter %q; only wiring does", file, theirs)
+			}
+		}
+	}
+	for pkg := range level {
+		if !seen[pkg] {
+			t.Errorf("package %q is in the picture and has no files", pkg)
+		}
+	}
+}
+
+// What a wallet links when it imports the SDK: no provider, no command line, no
+// keychain, no network.
+func TestFrontDoorIsSmall(t *testing.T) {
+	for _, imp := range closure(t, "") {
+		for _, bad := range []string{module + "/store/", module + "/cmd", module + "/keychain", "github.com/spf13", "github.com/zalando", "net/http"} {
+			if strings.HasPrefix(imp, bad) {
+				t.Errorf("the SDK links %s", imp)
+			}
+		}
+	}
+}
+
+// goFiles lists the module's Go files, without e2e, which is a module of its
+// own, and testdata.
+func goFiles(t *testing.T) []string {
+	t.Helper()
+	var files []string
+	err := filepath.WalkDir(".", func(p string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && (p == "e2e" || e.Name() == "testdata" || strings.HasPrefix(e.Name(), ".") && p != "."):
+			return fs.SkipDir
+		case strings.HasSuffix(p, ".go"):
+			files = append(files, p)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func imports(t *testing.T, file string) []string {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, s := range f.Imports {
+		imp, err := strconv.Unquote(s.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, imp)
+	}
+	return list
+}
+
+// closure returns what a package of the module imports, with what the module's
+// packages below it import.
+func closure(t *testing.T, pkg string) []string {
+	t.Helper()
+	seen := map[string]bool{}
+	var visit func(pkg string)
+	visit = func(pkg string) {
+		p, err := build.ImportDir("./"+pkg, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, imp := range p.Imports {
+			if seen[imp] {
+				continue
+			}
+			seen[imp] = true
+			if rest, ok := strings.CutPrefix(imp, module+"/"); ok {
+				visit(rest)
+			}
+		}
+	}
+	visit(pkg)
+	var list []string
+	for imp := range seen {
+		list = append(list, imp)
+	}
+	return list
+}
