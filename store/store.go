@@ -23,6 +23,7 @@ import (
 // Limits that every store honours.
 const (
 	MaxName   = 512      // bytes in a name
+	MaxPart   = 255      // bytes in one element of a name, as most file systems have it
 	MaxObject = 80 << 20 // bytes in an object that Put accepts
 )
 
@@ -110,14 +111,15 @@ func (h Hash) Matches(data []byte) bool { return h == "" || h == Sum(data) }
 
 // CheckName returns an error unless name is a relative slash-separated path
 // that every provider can hold: valid UTF-8, 1 to MaxName bytes, no empty, "."
-// or ".." element, no element that begins with a dot or ends with a dot or
-// space, no control character and none of \ : * ? " < > |.
+// or ".." element, no element over MaxPart bytes, none that begins with a dot or
+// ends with a dot or space, no control character and none of \ : * ? " < > |.
+// Names should be in Unicode NFC: some stores change them to it.
 func CheckName(name string) error {
 	if name == "" || len(name) > MaxName || !utf8.ValidString(name) {
 		return fmt.Errorf("object name of %d bytes is not usable", len(name))
 	}
 	for part := range strings.SplitSeq(name, "/") {
-		if part == "" || part[0] == '.' || strings.HasSuffix(part, ".") || strings.HasSuffix(part, " ") {
+		if part == "" || len(part) > MaxPart || part[0] == '.' || strings.HasSuffix(part, ".") || strings.HasSuffix(part, " ") {
 			return errors.New("object name has an unusable element")
 		}
 	}
