@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bufio"
 	"crypto/hmac"
 	"crypto/sha256"
 	"io"
@@ -26,6 +27,16 @@ func ParseSnapshot(k *Keys, plain io.Reader, name SnapshotName) (*Snapshot, erro
 	return k.parseSnapshot(plain, name)
 }
 
+// ReadLines reads lines as a snapshot's until there is an error.
+func ReadLines(plain io.Reader) error {
+	l := &lineReader{r: bufio.NewReaderSize(plain, MaxLine)}
+	for {
+		if _, err := l.next(); err != nil {
+			return err
+		}
+	}
+}
+
 // ParseItemLine and ItemLine read and write an item line of a snapshot.
 func ParseItemLine(text []byte) (Item, error) { return parseItem(text) }
 func ItemLine(it Item) []byte                 { return line(it.json()) }
@@ -39,4 +50,13 @@ func (k *Keys) Secrets() [][]byte {
 }
 func (d *DeviceKey) Secrets() [][]byte {
 	return [][]byte{d.name.Open(), d.writer.Open(), d.head.Open()}
+}
+
+// Encrypt seals any plaintext to any recipient.
+func Encrypt(plain []byte, r age.Recipient) []byte {
+	out, err := encrypt(plain, r)
+	if err != nil {
+		panic(err)
+	}
+	return out
 }

@@ -298,7 +298,7 @@ func (m *maker) slots() {
 }
 
 func (m *maker) items() {
-	value := []byte(strings.Repeat("labels\n", 100)) // 700 bytes, padded to 704
+	value := []byte(strings.Repeat("labels\n", 20)) // 140 bytes, padded to 144
 	pad := func(n int, with byte) []byte { return append(bytes.Clone(value), bytes.Repeat([]byte{with}, n)...) }
 	type place struct {
 		pack   bool
@@ -318,15 +318,15 @@ func (m *maker) items() {
 		data := m.seal(plain)
 		put(name, comment, expect, it, data, data, place{})
 	}
-	object("ok", "a value of 700 bytes in an object of 704", "ok", pad(4, 0))
+	object("ok", "a value of 140 bytes in an object of 144", "ok", pad(4, 0))
 	empty := m.seal(nil)
 	put("empty", "a value of no bytes", "ok", seal.NewItem("settings", 7, nil), empty, empty, place{})
 	one := m.seal([]byte{0})
 	put("one-zero-byte", "a value of one zero byte", "ok", seal.NewItem("settings", 7, []byte{0}), one, one, place{})
-	packed := append(append(bytes.Repeat([]byte{'x'}, 50), value...), make([]byte, 2+16)...) // 750 bytes and 18 zeros
+	packed := append(append(bytes.Repeat([]byte{'x'}, 50), value...), make([]byte, 2)...) // 190 bytes and 2 zeros
 	pack := m.seal(packed)
 	put("pack", "the second value of a pack", "ok", it, pack, pack, place{true, 50})
-	put("pack-empty-at-end", "a value of no bytes at the very end of a pack", "ok", seal.NewItem("settings", 7, nil), pack, pack, place{true, 768})
+	put("pack-empty-at-end", "a value of no bytes at the very end of a pack", "ok", seal.NewItem("settings", 7, nil), pack, pack, place{true, 192})
 
 	object("not-padded", "no padding", "damaged", pad(0, 0))
 	object("padding-short", "one zero too few", "damaged", pad(3, 0))
@@ -334,11 +334,11 @@ func (m *maker) items() {
 	object("padding-next-length", "padded to the next PADMÉ length but one", "damaged", pad(20, 0))
 	object("padding-not-zero", "the last byte of the padding is 1", "damaged", append(pad(3, 0), 1))
 	object("value-other", "one byte differs from the line's SHA-256", "damaged", flip(pad(4, 0), 5))
-	object("value-short", "the object ends before the value does", "damaged", value[:512])
+	object("value-short", "the object ends before the value does", "damaged", value[:128])
 	object("value-long", "much more than the size in the line", "damaged", make([]byte, 1024))
 	good := m.seal(pad(4, 0))
 	put("hash", "another object under this name: the last byte differs", "damaged", it, flip(good, len(good)-1), good, place{})
-	put("cut-short", "the last 100 bytes are missing", "truncated", it, good[:len(good)-100], good, place{})
+	put("cut-short", "the last 101 bytes are missing", "truncated", it, good[:len(good)-101], good, place{})
 	put("cut-short-in-header", "ends within the age header", "truncated", it, good[:500], good, place{})
 	put("no-bytes", "an empty file", "truncated", it, nil, good, place{})
 	flipped := flip(good, len(good)-1)
@@ -364,10 +364,10 @@ func (m *maker) items() {
 	put("armored", "an armored age file", "damaged", it, armored.Bytes(), armored.Bytes(), place{})
 	text := []byte(strings.Repeat("no age file\n", 20))
 	put("not-age", "not an age file", "damaged", it, text, text, place{})
-	put("pack-offset-beyond", "the place ends one byte after the pack", "damaged", it, pack, pack, place{true, 69})
+	put("pack-offset-beyond", "the place ends one byte after the pack", "damaged", it, pack, pack, place{true, 53})
 	put("pack-offset-far", "the place begins after the pack", "damaged", it, pack, pack, place{true, 60_000_000})
 	put("pack-offset-other", "the place is one byte off", "damaged", it, pack, pack, place{true, 51})
-	loose := m.seal(packed[:767])
+	loose := m.seal(packed[:191])
 	put("pack-not-padded", "the pack does not have a PADMÉ length", "damaged", it, loose, loose, place{true, 50})
 }
 
@@ -641,14 +641,13 @@ func (m *maker) snapshots() {
 	in("item-two-places-in-order", "an item that stands in two places, members in order", `"pack":"0000000005`, `"object":"89abcdef0123456789abcdef01234567","pack":"0000000005`)
 	in("item-size-missing", "an item without a size", `"version":4,"size":3000`, `"version":4`)
 	for _, b := range badItemNames {
-		quoted := strings.ReplaceAll(b.item, `"`, `\"`)
+		quoted := b.item
 		switch b.name {
-		case "empty", "absolute", "only-dot-dot", "long", "long-in-bytes", "backslash":
-			continue // Would not stand in their order, or not in this spelling.
-		case "line-feed", "nul", "line-separator", "paragraph-separator":
-			quoted = string(bytes.Trim(must(json.Marshal("file/"+b.item)), `"`)) // No other way to write them.
+		case "dot-dot", "decomposed": // As an example: the names have vectors of their own.
+		case "line-separator": // JSON does without an escape, Go's writer does not.
+			quoted = "file/" + quoted
 		default:
-			quoted = "file/" + strings.TrimPrefix(quoted, "file/")
+			continue
 		}
 		in("item-name-"+b.name, "an item's name that is not allowed: "+b.name, `file/ä \"b\".txt`, quoted)
 	}

@@ -3,11 +3,14 @@ package seal_test
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"filippo.io/age"
+	"github.com/btcsuite/btcd/address/v2/bech32"
 	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/secret"
 )
 
 func newSnapshot(k *seal.Keys, gen uint64) *seal.Snapshot {
@@ -93,4 +96,17 @@ func must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
+}
+
+func secretOf(b []byte) secret.Bytes { return secret.New(b) }
+
+func parseKeyFile(text string) (*seal.Keys, error) { return seal.ParseKeyFile(secret.FromString(text)) }
+
+// identityOf is the payload identity of a seed.
+func identityOf(seed []byte) string {
+	five, err := bech32.ConvertBits(seed, 8, 5, true)
+	if err != nil {
+		panic(err)
+	}
+	return strings.ToUpper(must(bech32.Encode("age-secret-key-pq-", five)))
 }

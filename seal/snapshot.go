@@ -104,11 +104,9 @@ func line(v any) []byte {
 }
 
 // parseLine fills v from a line and refuses any spelling but the one that
-// encoding v gives.
+// encoding v gives: unknown and repeated members do not survive that.
 func parseLine(text []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if d.Decode(v) != nil || !bytes.Equal(line(v), text) {
+	if json.Unmarshal(text, v) != nil || !bytes.Equal(line(v), text) {
 		return errSpelling
 	}
 	return nil
@@ -204,8 +202,8 @@ func (it *Item) json() itemJSON {
 // parseItem reads an item line.
 func parseItem(text []byte) (it Item, err error) {
 	var j itemJSON
-	if err := parseLine(text, &j); err != nil {
-		return it, err
+	if json.Unmarshal(text, &j) != nil {
+		return it, errSpelling
 	}
 	it = Item{Name: j.Name, Version: j.Version, Removed: j.Removed, Required: j.Required}
 	if j.Owner != "" {
@@ -214,9 +212,7 @@ func parseItem(text []byte) (it Item, err error) {
 			return it, err
 		}
 	}
-	if j.Removed {
-		// What follows is not allowed in a removed line; the comparison below finds it.
-	} else {
+	if !j.Removed { // The comparison below finds what a removed line must not have.
 		if j.Size == nil {
 			return it, errSpelling
 		}
@@ -242,7 +238,8 @@ func parseItem(text []byte) (it Item, err error) {
 		}
 		it.Pack.Hash, it.Offset = store.Hash(h), *j.Offset
 	}
-	// Members that do not belong together do not survive encoding again.
+	// No other spelling survives encoding again, and no unknown or repeated
+	// members, nor such as do not belong together.
 	if !bytes.Equal(line(it.json()), text) {
 		return it, errSpelling
 	}

@@ -40,8 +40,6 @@ type vector struct {
 	Want       json.RawMessage `json:"want,omitempty"`
 }
 
-var errWrongSecret = errors.New("wrong secret")
-
 // R11, R15, R18: every committed vector ends as it says.
 func TestVectors(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join(vectorDir, "*.json"))
