@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/internal/durable"
+	"github.com/satchel-backup/satchel/seal"
+)
+
+const saveJSONHelp = `JSON: generation, changed, protected, places (address, health, generation,
+verified, error, code).`
+
+func (a *app) backupCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "backup [FILE]...",
+		Short: "Back up files, or send what is late",
+		Long: `Backs up files beside the wallet: each becomes the item file/NAME, and a file
+that did not change is left out. All of them are saved or none.
+
+Without files it sends what has not reached every place yet, and puts back what
+"satchel check" found missing or damaged. A change is protected once a place holds
+it and it was fetched from there again and compared.
+
+` + saveJSONHelp,
+		Example: `  satchel backup
+  satchel check || satchel backup
+  satchel backup channel.backup
+  satchel backup notes.txt contacts.vcf`,
+		Annotations: exits(saveExits...),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			var changes []satchel.Change
+			seen := map[string]bool{}
+			for _, f := range files {
+				// Names are kept in normal form C; a Mac writes them otherwise.
+				name := "file/" + norm.NFC.String(filepath.Base(f))
+				if seen[name] {
+					return usagef("two files of the same name: %s", printable(filepath.Base(f)))
+				}
+				seen[name] = true
+				value, err := readValue(f)
+				if err != nil {
+					return err
+				}
+				changes = append(changes, satchel.Change{Name: name, Value: value})
+			}
+			for _, c := range changes {
+				if err := seal.CheckItemName(c.Name); err != nil {
+					return usagef("%v", err)
+				}
+			}
+			b, err := a.open()
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			if len(changes) > 0 {
+				return a.saved(b.Save(cmd.Context(), changes...))
+			}
+			return a.saved(b.Sync(cmd.Context()))
+		},
+	}
+}
+
+// readValue reads a file that shall become an item.
+func readValue(path string) ([]byte, error) {
+	value, err := durable.Disk{}.ReadFile(path, seal.MaxValue)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", printable(path), err)
+	}
+	return value, nil
+}

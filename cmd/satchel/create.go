@@ -1,0 +1,379 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/internal/durable"
+	"github.com/satchel-backup/satchel/secret"
+	"github.com/satchel-backup/satchel/slot"
+	"github.com/satchel-backup/satchel/store"
+	"github.com/satchel-backup/satchel/wallet"
+)
+
+// newWallet is what create and import are asked for.
+type newWallet struct {
+	in      string // address of the place
+	label   string
+	network string
+	unlock  string
+	beside  bool // go on although the place holds backups
+}
+
+func (n *newWallet) flags(a *app, cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&n.in, "in", "", "the `place` that keeps the backup: a folder, or folder:/PATH")
+	f.StringVar(&n.unlock, "unlock", "", "how to open it again: `way`, one of recovery-code,\npassphrase (your own), generated (a passphrase)")
+	f.StringVar(&n.label, "label", "Wallet", "`name` of the wallet, readable in the place")
+	f.StringVar(&n.network, "network", "mainnet", "mainnet, testnet, signet or regtest")
+	f.BoolVar(&n.beside, "new", false, "go on although the place already holds backups")
+}
+
+const cards = `  %s
+  The keys of this wallet are made on this device and belong to you alone.
+  You can see them, and take them to any other wallet, whenever you want.
+
+  %s
+  An encrypted copy goes to a place of your own. If you lose this device,
+  you need that place and one secret: a recovery code or a passphrase.
+
+  %s
+  It is encrypted before it leaves this device; the place cannot read it,
+  and neither can we. So we cannot recover it for you either: without your
+  secret and without this device it is gone. Meant for everyday amounts.
+
+`
+
+const newWalletJSON = `JSON: id, label, folder, network, fingerprint, address (the first to receive),
+protected, verified, places (address, health, generation, verified, error,
+code), slots (id, kind), and secret: what was made to open the backup, unless it
+went to --code-fd.`
+
+func (a *app) createCommand() *cobra.Command {
+	var n newWallet
+	var words int
+	cmd := &cobra.Command{
+		Use:   "create [flags]",
+		Short: "Make a wallet and its backup",
+		Long: `Makes a new Bitcoin wallet on this device, and an encrypted backup of it in a
+place of your own. It asks where, and how you want to open the backup again.
+
+If the place already holds backups, restoring one of them is offered first.
+The words of the wallet are not shown: "satchel export words" does that whenever
+you want to leave for another wallet.
+
+` + newWalletJSON,
+		Example: `  satchel create
+  satchel create --in ~/Nextcloud --label Samantha
+  satchel create --in /srv/backup --unlock recovery-code --json
+  satchel create --in /srv/backup --unlock passphrase --new-secret-fd 3 3<file`,
+		Args: args(cobra.NoArgs),
+		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
+			satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.create(cmd, n, func(context.Context) (wallet.Keys, error) {
+				network, err := wallet.ParseNetwork(n.network)
+				if err != nil {
+					return wallet.Keys{}, usageOf(err)
+				}
+				keys, err := wallet.New(network, words, a.now().UTC().Format(time.DateOnly))
+				return keys, usageOf(err)
+			})
+		},
+	}
+	n.flags(a, cmd)
+	cmd.Flags().IntVar(&words, "words", 12, "how many words the wallet has: `12` or 24")
+	a.newSecretFlag(cmd)
+	a.codeFlag(cmd)
+	return cmd
+}
+
+// usageOf makes a usage error of what the SDK says about a flag.
+func usageOf(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &usageError{text: errorText(err), hint: hintFor(err)}
+}
+
+// create is what create and import do; they differ in the keys.
+func (a *app) create(cmd *cobra.Command, n newWallet, makeKeys func(context.Context) (wallet.Keys, error)) error {
+	ctx := cmd.Context()
+	if err := checkWay(n.unlock); err != nil {
+		return err
+	}
+	if _, err := wallet.ParseNetwork(n.network); err != nil {
+		return usageOf(err)
+	}
+	// Scripts learn of everything that is missing before anything is made.
+	if a.term == nil {
+		switch {
+		case n.in == "":
+			return needFlag("a place", "--in FOLDER")
+		case n.unlock == "":
+			return needFlag("a way to open the backup again", "--unlock recovery-code")
+		case n.unlock == wayPassphrase && a.newSecretFD == noFD:
+			return needFlag("the new passphrase", "--new-secret-fd N")
+		case n.unlock != wayPassphrase:
+			if err := a.canShow(); err != nil {
+				return err
+			}
+		}
+	} else {
+		a.term.print(cards, a.term.strong("1  You own it"), a.term.strong("2  How you get it back"), a.term.strong("3  How it is protected"))
+	}
+	place, err := a.askPlace(ctx, n.in)
+	if err != nil {
+		return err
+	}
+	if !n.beside {
+		restore, err := a.lookFirst(ctx, place)
+		if err != nil {
+			return err
+		}
+		if restore {
+			return a.restore(cmd, restoreFlags{from: []string{place.Address}}, "")
+		}
+	}
+	keys, err := makeKeys(ctx)
+	if err != nil {
+		return err
+	}
+	kind, err := a.askWay(ctx, n.unlock)
+	if err != nil {
+		return err
+	}
+	way, err := a.makeWay(ctx, kind, n.label)
+	if err != nil {
+		return err
+	}
+	status, err := a.createBackup(ctx, place, satchel.Plan{Label: n.label, Keys: keys, Slots: []slot.Secret{way.way}})
+	if status == nil {
+		return err
+	}
+	// The wallet exists now, whatever err says: its secret must reach its owner.
+	return a.created(ctx, *status, keys, way, err)
+}
+
+// createBackup makes the backup in a directory of a temporary name, since its id
+// is not known before, and moves that to its own. A crash in between leaves a
+// wallet that works under the temporary name. With a nil Status nothing was made.
+func (a *app) createBackup(ctx context.Context, place store.Place, plan satchel.Plan) (*satchel.Status, error) {
+	wallets, err := a.walletsDir()
+	if err != nil {
+		return nil, err
+	}
+	random := secret.Random(4)
+	cfg, err := a.config(filepath.Join(wallets, "new-"+hex.EncodeToString(random.Open())), []store.Place{place})
+	if err != nil {
+		return nil, err
+	}
+	b, err := satchel.Create(ctx, cfg, plan)
+	a.progress.pause()
+	if b == nil {
+		return nil, err
+	}
+	status := b.Status()
+	if closeErr := b.Close(); closeErr != nil {
+		return &status, errors.Join(err, closeErr)
+	}
+	name, nameErr := folderName(status.Label, status.ID)
+	if nameErr != nil {
+		return &status, errors.Join(err, nameErr)
+	}
+	moveErr := durable.Disk{}.RenameDir(cfg.Dir, filepath.Join(wallets, name))
+	return &status, errors.Join(err, moveErr)
+}
+
+// created tells what was made and hands over its secret.
+func (a *app) created(ctx context.Context, s satchel.Status, keys wallet.Keys, way newWay, err error) error {
+	address, addressErr := firstAddress(keys)
+	if addressErr != nil {
+		err = errors.Join(err, addressErr)
+	}
+	type createdJSON struct {
+		ID          string         `json:"id"`
+		Label       string         `json:"label"`
+		Folder      string         `json:"folder"`
+		Network     wallet.Network `json:"network"`
+		Fingerprint string         `json:"fingerprint"`
+		Address     string         `json:"address"`
+		Protected   bool           `json:"protected"`
+		Verified    *time.Time     `json:"verified"`
+		Places      []placeJSON    `json:"places"`
+		Slots       []slotJSON     `json:"slots"`
+		Secret      string         `json:"secret,omitempty"`
+	}
+	if a.json {
+		if e := a.emit(createdJSON{s.ID, s.Label, s.Folder, s.Network, s.Fingerprint, address, s.Protected, stamp(s.Verified),
+			placesJSON(s.Places), slotsJSON(s.Slots), a.printedJSON(way)}); e != nil {
+			return e
+		}
+	}
+	a.say("")
+	a.say("Wallet         %s (%s)", printable(s.Label), s.Network)
+	a.say("Fingerprint    %s", s.Fingerprint)
+	a.say("First address  %s", address)
+	for _, p := range s.Places {
+		a.say("Backup         %s", printable(p.Address))
+		a.say("               %s", printable(s.Folder))
+	}
+	if s.Protected {
+		a.say("Protected      yes, since %s: fetched again and compared", moment(s.Verified))
+	} else {
+		a.say("Protected      no: the wallet is on this device only")
+	}
+	// An interruption meant the work, not the secret of a wallet that is there.
+	if e := a.show(context.WithoutCancel(ctx), way); e != nil {
+		return errors.Join(err, e)
+	}
+	if !a.json && err == nil {
+		a.say("")
+		a.say("Next: `satchel drill` tries a restore without changing anything, and")
+		a.say("`satchel status` shows whether all is well.")
+	}
+	return err
+}
+
+// firstAddress is the first address to receive at.
+func firstAddress(keys wallet.Keys) (string, error) {
+	account, err := keys.Account(wallet.BIP84, 0)
+	if err != nil {
+		return "", err
+	}
+	return account.Address(false, 0)
+}
+
+// askPlace opens the place that was given, or asks for one.
+func (a *app) askPlace(ctx context.Context, given string) (store.Place, error) {
+	if given != "" {
+		return openPlace(given, true)
+	}
+	folders := a.syncFolders()
+	var options []string
+	for _, c := range folders {
+		kind := c.Name
+		if c.Removable {
+			kind += " (a drive you plug in)"
+		}
+		options = append(options, printable(kind)+"\n"+printable(c.Dir))
+	}
+	options = append(options, "Another folder")
+	for {
+		n := len(folders)
+		question := "Where shall the encrypted backup be kept?"
+		if len(folders) > 0 {
+			var err error
+			if n, err = a.term.choose(ctx, question, options, 0); err != nil {
+				return store.Place{}, err
+			}
+		} else {
+			a.term.print("%s\n\n  No folder of Nextcloud, Dropbox, iCloud, Google Drive, OneDrive or\n  Syncthing was found on this machine. Any folder will do, best one that\n  leaves this machine: a network or USB drive, or one that is synced.\n\n", a.term.strong(question))
+		}
+		var address string
+		if n < len(folders) {
+			address = "folder:" + folders[n].Dir
+		} else {
+			typed, err := a.term.line(ctx, "Path of the folder: ")
+			if err != nil {
+				return store.Place{}, err
+			}
+			if typed == "" {
+				continue
+			}
+			address = a.expandHome(typed)
+		}
+		place, err := openPlace(address, true)
+		if err == nil {
+			a.term.print("\n")
+			return place, nil
+		}
+		a.term.print("That did not work: %s.\n\n", errorText(err))
+	}
+}
+
+// lookFirst looks for backups in the place before another is put beside them,
+// and reports whether the user wants to restore one instead.
+func (a *app) lookFirst(ctx context.Context, place store.Place) (restore bool, err error) {
+	found, err := satchel.Find(ctx, satchel.Config{Places: []store.Place{place}, Progress: a.progress.update, Now: a.now})
+	a.progress.pause()
+	if errors.Is(err, satchel.ErrNoBackup) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	// Wallets that this device has already are no reason to restore.
+	devices, err := a.devices()
+	if err != nil {
+		return false, err
+	}
+	here := map[string]bool{}
+	for _, d := range devices {
+		here[d.info.ID] = true
+	}
+	var others []satchel.Found
+	for _, f := range found {
+		if !here[f.ID] {
+			others = append(others, f)
+		}
+	}
+	if len(others) == 0 {
+		return false, nil
+	}
+	if a.term == nil {
+		return false, &usageError{
+			text: fmt.Sprintf("%s in this place already, and this device has none of them", isAre(len(others), "backup")),
+			hint: "restore with `satchel restore --from " + place.Address + "`, or give --new to make another one beside them",
+		}
+	}
+	a.term.print("%s here already:\n\n%s\n", isAre(len(others), "backup"), a.foundList(others))
+	n, err := a.term.choose(ctx, "What would you like to do?", []string{
+		"Restore a wallet from here",
+		"Make a new wallet beside (nothing that is there is touched)",
+	}, 0)
+	a.term.print("\n")
+	return n == 0, err
+}
+
+func isAre(n int, what string) string {
+	if n == 1 {
+		return "there is 1 " + what
+	}
+	return fmt.Sprintf("there are %d %ss", n, what)
+}
+
+func checkWay(kind string) error {
+	switch kind {
+	case "", wayCode, wayPassphrase, wayGenerated:
+		return nil
+	}
+	return &usageError{text: "no such way to unlock: " + printable(kind), hint: "--unlock recovery-code, passphrase or generated"}
+}
+
+// askWay asks how the backup shall be opened again.
+func (a *app) askWay(ctx context.Context, given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	if a.newSecretFD != noFD {
+		return wayPassphrase, nil
+	}
+	n, err := a.term.choose(ctx, "How do you want to open it again?", []string{
+		"A recovery code that Satchel makes (recommended)\nnine groups of four letters and digits, to write down",
+		"A passphrase of your own\nyou type it twice now; weak ones are refused",
+		"A passphrase that Satchel makes\nsix words, easy to type",
+	}, 0)
+	if err != nil {
+		return "", err
+	}
+	return []string{wayCode, wayPassphrase, wayGenerated}[n], nil
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/slot"
+)
+
+func (a *app) drillCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "drill",
+		Short: "Try a restore, without changing anything",
+		Long: `Restores the backup from every place into memory, with a secret that you type as
+if this device were lost, and compares every item, the fingerprint and the first
+addresses with this device's. It writes nothing. Do it once after create, and now
+and then: it also shows that you still have the secret.
+
+` + reportJSONHelp,
+		Example: `  satchel drill
+  satchel drill --json --secret-fd 3 3<code`,
+		Args: args(cobra.NoArgs),
+		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeOtherDevice, satchel.CodeWrongSecret,
+			satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder, satchel.CodeWrongWallet, satchel.CodeIncomplete,
+			satchel.CodeListing, satchel.CodeUnreachable, satchel.CodeInterrupted),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := a.open()
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			if a.term != nil && a.secretFD == noFD {
+				a.term.print("A drill: type the secret as if this device were lost. Nothing is changed.\n")
+			}
+			var r satchel.Report
+			_, err = a.openWith(cmd.Context(), slotKinds(b.Slots()), func(way slot.Secret) (err error) {
+				r, err = b.Drill(cmd.Context(), way)
+				return err
+			})
+			return a.sayReport(r, "restored into memory and compared", err)
+		},
+	}
+	a.secretFlag(cmd, "the secret")
+	a.passphraseFlag(cmd)
+	return cmd
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/slot"
+	"github.com/satchel-backup/satchel/wallet"
+)
+
+// hints say what to do next after an error; the first that fits counts. Facts
+// that need their own words come before the codes.
+var hints = []struct {
+	err  error
+	hint string
+}{
+	{satchel.ErrNoDevice, "make one with `satchel create`, or bring one back with `satchel restore`"},
+	{satchel.ErrBusy, "wait until the other satchel is done, then try again"},
+	{satchel.ErrDeviceKey, "unlock the keychain of this computer and try again; if its key is lost, `satchel restore` brings the wallet back from your place"},
+	{satchel.ErrForked, "both states are kept; `satchel restore --preview` shows them, and --snapshot takes one of them"},
+	{satchel.ErrOtherDevice, "use the wallet on the other device, or take it over here: `satchel forget`, then `satchel restore`"},
+	{satchel.ErrNoSlot, "`satchel restore --list` shows what opens each backup"},
+	{satchel.ErrLastSlot, "add another way in first: `satchel slot add recovery-code`"},
+	{satchel.ErrOwnerOnly, "the keys of a wallet never change; make another wallet with `satchel create` or `satchel import`"},
+	{satchel.ErrNoItem, "`satchel items` lists what there is"},
+	{slot.ErrWeak, "let Satchel make one for you: --unlock generated, or `satchel slot add generated`"},
+	{slot.ErrPassphrase, "use letters, digits, spaces and punctuation"},
+	{slot.ErrRecoveryCode, "it has nine groups of four, such as 8f3k-…; look again at what you wrote down"},
+	{wallet.ErrPassphraseNeeded, "type it when asked, or give --passphrase-fd"},
+	{wallet.ErrPassphrase, "every passphrase leads to some wallet; look for the exact spelling, spaces and capitals count"},
+	{wallet.ErrWords, "12 to 24 words with spaces between them, in the order in which they were written down"},
+	{wallet.ErrLabels, "labels are a BIP 329 file: one JSON object per line, as Sparrow and others export them"},
+	{wallet.ErrNetwork, "mainnet, testnet, signet or regtest"},
+	{seal.ErrForged, "this was not written by a device of yours: restore from another place, or take an older state with --snapshot, and look who can write to the folder"},
+	{satchel.ErrMissing, "if a program syncs this folder, let it finish; `satchel check`, then `satchel backup` puts back what this device still has"},
+}
+
+var codeHints = map[satchel.Code]string{
+	satchel.CodeFailed:       "",
+	satchel.CodePartly:       "it is safe on this device; `satchel backup` tries again, `satchel status` shows each place",
+	satchel.CodeNoBackup:     "is it another account, another folder, or not synced yet? give the folder with --from, also one from a USB stick or a download",
+	satchel.CodeOtherDevice:  "see `satchel status`",
+	satchel.CodeWrongSecret:  "there is no limit to tries; another way in works as well: passphrase, recovery code or the wallet's words",
+	satchel.CodeSlotDamaged:  "use another way in, or another place that holds this backup; a device that still has the wallet heals it: `satchel check`, then `satchel backup`",
+	satchel.CodeDamaged:      "another place may hold a whole copy; a device that still has the wallet heals this one: `satchel check`, then `satchel backup`",
+	satchel.CodeOlder:        "let the program that syncs the folder finish, or look in another place; --preview shows what is there",
+	satchel.CodeNewer:        "install the newest satchel; nothing was changed",
+	satchel.CodeWrongWallet:  "nothing was overwritten; `satchel status` shows the wallets of this device",
+	satchel.CodeIncomplete:   "another place or an older state may hold the rest: --preview shows them",
+	satchel.CodeListing:      "this does not mean that there is no backup: look whether the folder can be read, then try again",
+	satchel.CodeSignIn:       "sign in again in the program that syncs this folder",
+	satchel.CodeWrongAccount: "sign in to the account that holds the backup",
+	satchel.CodeFull:         "make room there, then `satchel backup`; what was verified before is still there",
+	satchel.CodeUnreachable:  "is the disk or the folder connected? then try again",
+	satchel.CodeInterrupted:  "",
+}
+
+// hintFor returns what to do after an error, or "".
+func hintFor(err error) string {
+	if e, ok := errors.AsType[*usageError](err); ok {
+		return e.hint
+	}
+	if e, ok := errors.AsType[*hintedError](err); ok {
+		return e.hint
+	}
+	if e, ok := errors.AsType[*slot.WeakError](err); ok {
+		return e.Advice
+	}
+	for _, h := range hints {
+		if errors.Is(err, h.err) {
+			return h.hint
+		}
+	}
+	return codeHints[satchel.CodeOf(err)]
+}
+
+// healthHints say what to do about a place.
+var healthHints = map[satchel.Health]string{
+	satchel.HealthBehind:       "satchel backup",
+	satchel.HealthMissing:      "satchel backup puts back what is missing",
+	satchel.HealthSignIn:       "sign in again in the program that syncs it",
+	satchel.HealthWrongAccount: "sign in to the account that holds the backup",
+	satchel.HealthUnreachable:  "connect it, then satchel backup",
+	satchel.HealthDamaged:      "satchel backup replaces what is damaged",
+	satchel.HealthFull:         "make room there, then satchel backup",
+	satchel.HealthOtherDevice:  "use the other device, or satchel forget and restore here",
+	satchel.HealthUnknown:      "satchel check",
+	satchel.HealthFailed:       "satchel check shows more",
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/internal/durable"
+	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/store"
+)
+
+// The home of this device:
+//
+//	config.json       which keychain holds the keys of this device
+//	keychain/         those keys, if they are kept in files
+//	wallets/<name>/   one wallet, named like the folder of its backup
+//	set-aside/        wallets whose device key was lost, before they were restored
+
+// home returns the directory in which this device keeps its wallets.
+func (a *app) home() (string, error) {
+	if dir := a.getenv("SATCHEL_HOME"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	user := a.userHome()
+	switch runtime.GOOS {
+	case "windows":
+		if dir := a.getenv("LocalAppData"); dir != "" {
+			return filepath.Join(dir, "satchel"), nil
+		}
+	case "darwin", "ios":
+		if user != "" {
+			return filepath.Join(user, "Library", "Application Support", "Satchel"), nil
+		}
+	default:
+		// The specification says that a relative path counts as none.
+		if dir := a.getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+			return filepath.Join(dir, "satchel"), nil
+		}
+		if user != "" {
+			return filepath.Join(user, ".local", "share", "satchel"), nil
+		}
+	}
+	return "", &usageError{text: "this user has no home directory", hint: "say with SATCHEL_HOME where this device keeps its wallets"}
+}
+
+// device is a wallet on this device.
+type device struct {
+	name string // of its directory
+	dir  string
+	info satchel.DeviceInfo
+}
+
+// devices lists the wallets on this device, by name. One that is broken does not
+// hide the others: it is left out, said, and kept in a.broken.
+func (a *app) devices() ([]device, error) {
+	home, err := a.home()
+	if err != nil {
+		return nil, err
+	}
+	wallets := filepath.Join(home, "wallets")
+	entries, err := os.ReadDir(wallets)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var devices []device
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") || !e.IsDir() {
+			continue
+		}
+		dir := filepath.Join(wallets, e.Name())
+		info, err := satchel.ReadDevice(dir)
+		if errors.Is(err, satchel.ErrNoDevice) {
+			continue
+		}
+		if err != nil {
+			if a.broken == nil {
+				a.note("leaving out %s: %s", dir, errorText(err))
+			}
+			a.broken = errors.Join(a.broken, err)
+			continue
+		}
+		devices = append(devices, device{e.Name(), dir, info})
+	}
+	return devices, nil
+}
+
+// device returns the wallet that --wallet names, or the only one.
+func (a *app) device() (device, error) {
+	devices, err := a.devices()
+	if err != nil {
+		return device{}, err
+	}
+	if len(devices) == 0 && a.broken != nil {
+		return device{}, a.broken
+	}
+	if len(devices) == 0 {
+		return device{}, satchel.ErrNoDevice
+	}
+	match := devices
+	if a.walletName != "" {
+		match = matching(devices, a.walletName)
+	}
+	switch len(match) {
+	case 1:
+		return match[0], nil
+	case 0:
+		return device{}, &usageError{text: "no wallet of this name: " + printable(a.walletName), hint: "this device has " + deviceNames(devices)}
+	}
+	if a.walletName == "" {
+		return device{}, &usageError{text: "there are several wallets on this device", hint: "say which one with --wallet: " + deviceNames(match)}
+	}
+	return device{}, &usageError{text: "several wallets begin like this: " + printable(a.walletName), hint: "say more of the name: " + deviceNames(match)}
+}
+
+// matching returns the wallets that a name means: exactly, or else by its
+// beginning.
+func matching(devices []device, name string) []device {
+	var exact, prefix []device
+	for _, d := range devices {
+		if d.name == name || d.info.Label == name {
+			exact = append(exact, d)
+		}
+		if strings.HasPrefix(d.name, name) || strings.HasPrefix(d.info.Label, name) {
+			prefix = append(prefix, d)
+		}
+	}
+	if len(exact) > 0 {
+		return exact
+	}
+	return prefix
+}
+
+func deviceNames(devices []device) string {
+	var names []string
+	for _, d := range devices {
+		names = append(names, d.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (a *app) completeWallet(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	devices, _ := a.devices()
+	var names []string
+	for _, d := range devices {
+		names = append(names, d.name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// open opens the wallet that is meant.
+func (a *app) open() (*satchel.Backup, error) {
+	d, err := a.device()
+	if err != nil {
+		return nil, err
+	}
+	return a.openDevice(d)
+}
+
+func (a *app) openDevice(d device) (*satchel.Backup, error) {
+	cfg, err := a.deviceConfig(d)
+	if err != nil {
+		return nil, err
+	}
+	return satchel.Open(cfg)
+}
+
+func (a *app) deviceConfig(d device) (satchel.Config, error) {
+	var places []store.Place
+	for _, address := range d.info.Places {
+		p, err := openPlace(address, false)
+		if err != nil {
+			return satchel.Config{}, err
+		}
+		places = append(places, p)
+	}
+	return a.config(d.dir, places)
+}
+
+// config is what the SDK has to know of a wallet in dir.
+func (a *app) config(dir string, places []store.Place) (satchel.Config, error) {
+	home, err := a.home()
+	if err != nil {
+		return satchel.Config{}, err
+	}
+	keys, err := a.openKeychain(home)
+	if err != nil {
+		return satchel.Config{}, err
+	}
+	return satchel.Config{
+		Dir:      dir,
+		Places:   places,
+		Keychain: keys,
+		Software: "satchel/" + satchel.Version,
+		Progress: a.progress.update,
+		Now:      a.now,
+	}, nil
+}
+
+// folderName is the name of the directory of a wallet: that of its backup's
+// folder, without what all of them begin with.
+func folderName(label, id string) (string, error) {
+	parsed, err := seal.ParseBackupID(id)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimPrefix(seal.Folder(label, parsed), seal.FolderPrefix), nil
+}
+
+// walletsDir makes the home and returns the directory of the wallets.
+func (a *app) walletsDir() (string, error) {
+	home, err := a.home()
+	if err != nil {
+		return "", err
+	}
+	wallets := filepath.Join(home, "wallets")
+	return wallets, durable.Disk{}.MkdirAll(wallets, 0o700)
+}
+
+// setAside moves a directory of a wallet away whose key is lost. Nothing of it is
+// deleted.
+func (a *app) setAside(d device) (string, error) {
+	home, err := a.home()
+	if err != nil {
+		return "", err
+	}
+	aside := filepath.Join(home, "set-aside")
+	var disk durable.Disk
+	if err := disk.MkdirAll(aside, 0o700); err != nil {
+		return "", err
+	}
+	to := filepath.Join(aside, d.name+"-"+a.now().UTC().Format("20060102T150405"))
+	return to, disk.RenameDir(d.dir, to)
+}

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"fmt"
+	"os/user"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/slot"
+)
+
+// printable returns text with everything replaced that could move the cursor or
+// hide something: labels, folders and software names come from places.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsControl(r) || unicode.In(r, unicode.Cf) || r == '\u2028' || r == '\u2029' {
+			return '\ufffd'
+		}
+		return r
+	}, s)
+}
+
+// moment prints a time as people read it here.
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.Local().Format("2006-01-02 15:04")
+}
+
+// stamp is a time in JSON: nil for none.
+func stamp(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC().Truncate(time.Second)
+	return &t
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// size prints a number of bytes.
+func size(n int64) string {
+	switch {
+	case n < 10_000:
+		return fmt.Sprintf("%d B", n)
+	case n < 10_000_000:
+		return fmt.Sprintf("%d KB", n/1000)
+	}
+	return fmt.Sprintf("%d MB", n/1_000_000)
+}
+
+// wayName is how people call a kind of slot.
+func wayName(k slot.Kind) string {
+	switch k {
+	case slot.KindRecoveryCode:
+		return "recovery code"
+	case slot.KindPassphrase:
+		return "passphrase"
+	case slot.KindWords:
+		return "the wallet's words"
+	}
+	return printable(string(k))
+}
+
+// wayNames lists kinds of slots, each once, as in "a recovery code or a passphrase".
+func wayNames(kinds []slot.Kind) string {
+	var names []string
+	for _, k := range kinds {
+		name := wayName(k)
+		if k != slot.KindWords {
+			name = "a " + name
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return orList(names)
+}
+
+// orList joins names as in "a, b or c".
+func orList(names []string) string {
+	switch len(names) {
+	case 0:
+		return ""
+	case 1:
+		return names[0]
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
+}
+
+func slotKinds(slots []satchel.SlotInfo) []slot.Kind {
+	var kinds []slot.Kind
+	for _, s := range slots {
+		kinds = append(kinds, s.Kind)
+	}
+	return kinds
+}
+
+type slotJSON struct {
+	ID   string    `json:"id"`
+	Kind slot.Kind `json:"kind"`
+}
+
+func slotsJSON(slots []satchel.SlotInfo) []slotJSON {
+	out := []slotJSON{}
+	for _, s := range slots {
+		out = append(out, slotJSON{s.ID, s.Kind})
+	}
+	return out
+}
+
+type placeJSON struct {
+	Address    string         `json:"address"`
+	Health     satchel.Health `json:"health"`
+	Generation uint64         `json:"generation"`
+	Verified   *time.Time     `json:"verified"`
+	Error      string         `json:"error,omitempty"`
+	Code       int            `json:"code,omitempty"`
+}
+
+func placesJSON(places []satchel.PlaceStatus) []placeJSON {
+	out := []placeJSON{}
+	for _, p := range places {
+		j := placeJSON{Address: p.Address, Health: p.Health, Generation: p.Generation, Verified: stamp(p.Verified)}
+		if p.Err != nil {
+			j.Error, j.Code = errorText(p.Err), int(codeOf(p.Err))
+		}
+		out = append(out, j)
+	}
+	return out
+}
+
+// sayPlaces prints each place with its health and what to do about it.
+func (a *app) sayPlaces(places []satchel.PlaceStatus) {
+	for _, p := range places {
+		a.say("  %s", printable(p.Address))
+		generation := "nothing verified there"
+		if p.Generation > 0 {
+			generation = fmt.Sprintf("generation %d, verified %s", p.Generation, moment(p.Verified))
+		}
+		a.say("    %s: %s", p.Health, generation)
+		if p.Err != nil {
+			a.say("    last error: %s", errorText(p.Err))
+		}
+		if hint := healthHints[p.Health]; hint != "" {
+			a.say("    next: %s", hint)
+		}
+	}
+}
+
+// result prints what became of a save.
+func (a *app) saved(r satchel.Result, err error) error {
+	type saveJSON struct {
+		Generation uint64      `json:"generation"`
+		Changed    int         `json:"changed"`
+		Protected  bool        `json:"protected"`
+		Places     []placeJSON `json:"places"`
+	}
+	if err != nil && r.Generation == 0 {
+		return err
+	}
+	if e := a.emit(saveJSON{r.Generation, r.Changed, r.Protected, placesJSON(r.Places)}); e != nil {
+		return e
+	}
+	what := "nothing new"
+	if r.Changed > 0 {
+		what = count(r.Changed, "item") + " saved"
+	}
+	if r.Protected {
+		a.say("%s, generation %d: protected", what, r.Generation)
+	} else {
+		a.say("%s, generation %d: on this device only, not protected yet", what, r.Generation)
+	}
+	for _, p := range r.Places {
+		line := fmt.Sprintf("  %s: %s", printable(p.Address), p.Health)
+		if p.Err != nil {
+			line += " (" + errorText(p.Err) + ")"
+		}
+		a.say("%s", line)
+	}
+	return err
+}
+
+// wrap breaks text into lines that fit the screen.
+func wrap(text string) string {
+	var b strings.Builder
+	width := 0
+	for i, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+		case width+1+n > helpWidth:
+			b.WriteByte('\n')
+			width = 0
+		default:
+			b.WriteByte(' ')
+			width++
+		}
+		b.WriteString(word)
+		width += n
+	}
+	return b.String()
+}
+
+// box frames lines.
+func box(title string, lines ...string) string {
+	width := columns(title) + 2
+	for _, l := range lines {
+		width = max(width, columns(l))
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "  ┌─ %s %s┐\n", title, strings.Repeat("─", width+1-columns(title)))
+	for _, l := range lines {
+		fmt.Fprintf(&b, "  │  %s%s  │\n", l, strings.Repeat(" ", width-columns(l)))
+	}
+	fmt.Fprintf(&b, "  └%s┘\n", strings.Repeat("─", width+4))
+	return b.String()
+}
+
+// columns is the width of a line on the screen, bold or not.
+func columns(s string) int {
+	return utf8.RuneCountInString(strings.NewReplacer(boldOn, "", boldOff, "").Replace(s))
+}
+
+// userNames are what an attacker would guess of this user.
+func userNames() []string {
+	u, err := user.Current()
+	if err != nil {
+		return nil
+	}
+	return []string{u.Username, u.Name}
+}

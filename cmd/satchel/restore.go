@@ -1,0 +1,684 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/secret"
+	"github.com/satchel-backup/satchel/slot"
+	"github.com/satchel-backup/satchel/store"
+	"github.com/satchel-backup/satchel/wallet"
+)
+
+type restoreFlags struct {
+	from     []string
+	list     bool
+	preview  bool
+	yes      bool
+	accept   bool
+	aside    bool
+	snapshot string
+}
+
+func (a *app) restoreCommand() *cobra.Command {
+	var f restoreFlags
+	cmd := &cobra.Command{
+		Use:   "restore [flags] [BACKUP]",
+		Short: "Bring a wallet back from its backup",
+		Long: `Looks for backups, opens one with a recovery code, a passphrase or the words of
+the wallet, shows what is in it, and after a yes restores it to this device. Then
+fingerprint and addresses are computed anew and compared.
+
+It looks in every folder of this machine that is kept in sync (Nextcloud,
+Dropbox, iCloud …), on drives that are plugged in, and in the places of wallets
+that are here already; or in the folders that --from names. BACKUP is a label, a
+folder or an id from the list, or the beginning of one.
+
+This device then becomes the one that writes the backup; another device that
+still uses it stops writing and says so. Nothing on this device is overwritten.
+
+JSON: with --list, one object a backup: label, folder, id, network, created,
+modified, epoch, generation, fingerprint ("" if sealed), here, slots, places.
+Otherwise: id, label, network, fingerprint, addresses, saved, snapshot, epoch, generation,
+software, device, passphrase_needed, items, slots, problem, warnings, others
+(snapshot, epoch, generation, device), and after a restore also restored,
+compared, protected, missing.`,
+		Example: `  satchel restore
+  satchel restore --list
+  satchel restore --from /media/usb
+  satchel restore --preview Samantha
+  satchel restore --from /srv/backup --yes --json --secret-fd 3 3<code`,
+		Args: args(cobra.MaximumNArgs(1)),
+		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeNoBackup,
+			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder,
+			satchel.CodeNewer, satchel.CodeWrongWallet, satchel.CodeIncomplete, satchel.CodeListing,
+			satchel.CodeUnreachable, satchel.CodeInterrupted),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := ""
+			if len(args) > 0 {
+				name = args[0]
+			}
+			return a.restore(cmd, f, name)
+		},
+	}
+	fl := cmd.Flags()
+	fl.SortFlags = false
+	fl.StringArrayVar(&f.from, "from", nil, "a `place` to look in: a folder, or folder:/PATH; repeat it\nfor several")
+	fl.BoolVar(&f.list, "list", false, "list the backups that are found, and nothing else")
+	fl.BoolVar(&f.preview, "preview", false, "open a backup and show what is in it, and nothing else")
+	fl.StringVar(&f.snapshot, "snapshot", "", "restore this older or other state, by its `name` in the preview")
+	fl.BoolVar(&f.accept, "accept-problem", false, "restore the newest whole state although newer ones cannot be")
+	fl.BoolVar(&f.aside, "set-aside", false, "move a wallet away that is here and cannot be opened")
+	fl.BoolVar(&f.yes, "yes", false, "restore without asking")
+	a.secretFlag(cmd, "the secret")
+	a.passphraseFlag(cmd)
+	return cmd
+}
+
+func (a *app) restore(cmd *cobra.Command, f restoreFlags, name string) error {
+	ctx := cmd.Context()
+	if a.term == nil && !f.list && a.secretFD == noFD {
+		return needFlag("the secret of the backup", "--secret-fd N")
+	}
+	if a.term == nil && !f.list && !f.preview && !f.yes {
+		return needFlag("a confirmation", "--yes")
+	}
+	places, found, findErr := a.search(ctx, f)
+	if len(found) == 0 {
+		return findErr
+	}
+	if f.list {
+		if err := a.listFound(found); err != nil {
+			return err
+		}
+		return findErr
+	}
+	if findErr != nil {
+		// What was found can be restored; what was not seen is said.
+		a.note("%s", errorText(findErr))
+	}
+	chosen, err := a.pick(ctx, found, name)
+	if err != nil {
+		return err
+	}
+	var bip39 satchel.RestoreOptions
+	var o *satchel.Opened
+	if a.term != nil && a.secretFD == noFD {
+		a.term.print("\nOpening %s with %s.\n", a.term.strong(foundName(*chosen)), wayNames(chosen.Slots))
+	}
+	typed, err := a.openWith(ctx, chosen.Slots, func(way slot.Secret) (err error) {
+		a.progress.update(satchel.Progress{Stage: satchel.OpeningKey})
+		o, err = chosen.Open(ctx, way)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	a.progress.pause()
+	bip39.BIP39Passphrase = typed.bip39Passphrase
+	if f.snapshot != "" {
+		if o, err = o.At(ctx, f.snapshot); err != nil {
+			return err
+		}
+		a.progress.pause()
+	}
+	p := o.Preview()
+	a.sayPreview(p)
+	if f.preview {
+		if err := a.emit(toPreviewJSON(p)); err != nil {
+			return err
+		}
+		return p.Problem
+	}
+	if err := a.settle(ctx, &p, &o, f, &bip39); err != nil {
+		return err
+	}
+	if p.PassphraseNeeded && bip39.BIP39Passphrase.Empty() {
+		if bip39.BIP39Passphrase, err = a.askNeededPassphrase(ctx); err != nil {
+			return err
+		}
+	}
+	return a.bringBack(ctx, o, p, f, bip39, places, chosen)
+}
+
+// searchPlaces opens the places to look in.
+func (a *app) searchPlaces(ctx context.Context, from []string) ([]store.Place, error) {
+	var places []store.Place
+	for _, address := range from {
+		p, err := openPlace(address, false)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(places, func(q store.Place) bool { return q.Address == p.Address }) {
+			places = append(places, p)
+		}
+	}
+	if len(from) > 0 {
+		return places, nil
+	}
+	places, err := a.likelyPlaces()
+	if err != nil {
+		return nil, err
+	}
+	if len(places) > 0 || a.term == nil {
+		if len(places) == 0 {
+			return nil, &hintedError{
+				fmt.Errorf("no folder that is kept in sync and no drive was found on this machine: %w", satchel.ErrNoBackup),
+				"say where the backup is: satchel restore --from FOLDER",
+			}
+		}
+		return places, nil
+	}
+	a.term.print("No folder of Nextcloud, Dropbox, iCloud, Google Drive, OneDrive or Syncthing\nand no drive was found on this machine. Where is the backup? It is a folder\nwhose name begins with %s.\n\n", seal.FolderPrefix)
+	for {
+		typed, err := a.term.line(ctx, "Path of the folder: ")
+		if err != nil {
+			return nil, err
+		}
+		if typed == "" {
+			continue
+		}
+		p, err := openPlace(a.expandHome(typed), false)
+		if err == nil {
+			return []store.Place{p}, nil
+		}
+		a.term.print("That did not work: %s.\n", errorText(err))
+	}
+}
+
+// search looks for backups. On a terminal, if there are none, it asks for another
+// folder to look in, and never offers a new wallet (R6).
+func (a *app) search(ctx context.Context, f restoreFlags) ([]store.Place, []satchel.Found, error) {
+	from := f.from
+	for {
+		places, err := a.searchPlaces(ctx, from)
+		if err != nil {
+			return nil, nil, err
+		}
+		found, err := satchel.Find(ctx, satchel.Config{Places: places, Progress: a.progress.update, Now: a.now})
+		a.progress.pause()
+		if len(found) > 0 || ctx.Err() != nil {
+			return places, found, err
+		}
+		if errors.Is(err, satchel.ErrNoBackup) && len(from) > 0 {
+			err = &hintedError{err, "is it another account or another folder, or not synced yet? without --from, satchel looks in all folders it knows; a backup can also be copied here, its folder as it is"}
+		}
+		if a.term == nil || f.list {
+			return nil, nil, err
+		}
+		a.term.print("%s\n%s\n\n", wrap("No backup there: "+errorText(err)+"."), wrap("Next: "+hintFor(err)+"."))
+		typed, lineErr := a.term.line(ctx, "Another folder to look in (Enter to stop): ")
+		if lineErr != nil {
+			return nil, nil, lineErr
+		}
+		if typed == "" {
+			return nil, nil, err
+		}
+		from = []string{a.expandHome(typed)}
+	}
+}
+
+func foundName(f satchel.Found) string {
+	if f.Label == "" {
+		return printable(f.Folder)
+	}
+	return printable(f.Label)
+}
+
+// fingerprints are those of the wallets on this device, by the id of the backup.
+func (a *app) fingerprints() map[string]string {
+	devices, _ := a.devices()
+	known := map[string]string{}
+	for _, d := range devices {
+		known[d.info.ID] = d.info.Fingerprint
+	}
+	return known
+}
+
+func foundTime(f satchel.Found) time.Time {
+	if !f.Modified.IsZero() {
+		return f.Modified
+	}
+	return f.Created
+}
+
+// foundList is the numbered list of backups.
+func (a *app) foundList(found []satchel.Found) string {
+	known := a.fingerprints()
+	var b strings.Builder
+	for i, f := range found {
+		fingerprint, here := known[f.ID]
+		switch {
+		case !here:
+			fingerprint = "sealed"
+		case fingerprint == "":
+			fingerprint = "on this device"
+		default:
+			fingerprint += " (on this device)"
+		}
+		network := ""
+		if f.Network != "" && f.Network != wallet.Mainnet {
+			network = " (" + printable(string(f.Network)) + ")"
+		}
+		fmt.Fprintf(&b, "%3d  %s%s\n", i+1, a.bold(foundName(f)), network)
+		fmt.Fprintf(&b, "     saved %s, generation %d, fingerprint %s\n", moment(foundTime(f)), f.Generation, fingerprint)
+		fmt.Fprintf(&b, "     opens with %s\n", wayNames(f.Slots))
+		for _, p := range f.Places {
+			late := ""
+			if p.Generation < f.Generation || p.Epoch < f.Epoch {
+				late = fmt.Sprintf(" (only generation %d)", p.Generation)
+			}
+			fmt.Fprintf(&b, "     %s%s\n", printable(p.Place.Address), late)
+		}
+		fmt.Fprintf(&b, "     %s\n", printable(f.Folder))
+	}
+	return b.String()
+}
+
+// bold is for results: only where they go to a terminal.
+func (a *app) bold(s string) string {
+	if _, tty := asTerminal(a.stdout); !tty || a.term == nil {
+		return s
+	}
+	return a.term.strong(s)
+}
+
+func (a *app) listFound(found []satchel.Found) error {
+	if !a.json {
+		a.say("%s", strings.TrimRight(a.foundList(found), "\n"))
+		return nil
+	}
+	type foundPlaceJSON struct {
+		Address    string `json:"address"`
+		Epoch      uint64 `json:"epoch"`
+		Generation uint64 `json:"generation"`
+	}
+	type foundJSON struct {
+		Label       string           `json:"label"`
+		Folder      string           `json:"folder"`
+		ID          string           `json:"id"`
+		Network     wallet.Network   `json:"network"`
+		Created     *time.Time       `json:"created"`
+		Modified    *time.Time       `json:"modified"`
+		Epoch       uint64           `json:"epoch"`
+		Generation  uint64           `json:"generation"`
+		Fingerprint string           `json:"fingerprint"`
+		Here        bool             `json:"here"`
+		Slots       []slot.Kind      `json:"slots"`
+		Places      []foundPlaceJSON `json:"places"`
+	}
+	known := a.fingerprints()
+	for _, f := range found {
+		fingerprint, here := known[f.ID]
+		j := foundJSON{f.Label, f.Folder, f.ID, f.Network, stamp(f.Created), stamp(f.Modified), f.Epoch, f.Generation,
+			fingerprint, here, append([]slot.Kind{}, f.Slots...), []foundPlaceJSON{}}
+		for _, p := range f.Places {
+			j.Places = append(j.Places, foundPlaceJSON{p.Place.Address, p.Epoch, p.Generation})
+		}
+		if err := a.emit(j); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pick chooses one of the backups that were found.
+func (a *app) pick(ctx context.Context, found []satchel.Found, name string) (*satchel.Found, error) {
+	match := found
+	if name != "" {
+		match = matchingFound(found, name)
+	}
+	switch {
+	case len(match) == 0:
+		return nil, &usageError{text: "no backup of this name was found: " + printable(name), hint: "`satchel restore --list` lists them"}
+	case len(match) == 1 && (name != "" || a.term == nil):
+		return &match[0], nil
+	case a.term == nil:
+		var names []string
+		for _, f := range match {
+			names = append(names, printable(f.Folder))
+		}
+		return nil, &usageError{text: "there are several backups", hint: "say which: satchel restore " + orList(names)}
+	}
+	a.term.print("%s:\n\n%s\n", upperFirst(isAre(len(match), "backup")), a.foundList(match))
+	if len(match) == 1 {
+		ok, err := a.term.yes(ctx, "Open this one?", true)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, &hintedError{errDeclined, "to look elsewhere: satchel restore --from FOLDER"}
+		}
+		return &match[0], nil
+	}
+	for {
+		typed, err := a.term.line(ctx, "Which one? Number: ")
+		if err != nil {
+			return nil, err
+		}
+		var n int
+		if _, err := fmt.Sscanf(typed, "%d", &n); err == nil && n >= 1 && n <= len(match) {
+			return &match[n-1], nil
+		}
+		a.term.print("Please type a number from 1 to %d.\n", len(match))
+	}
+}
+
+func upperFirst(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
+
+func matchingFound(found []satchel.Found, name string) []satchel.Found {
+	var exact, prefix []satchel.Found
+	for _, f := range found {
+		names := []string{f.Label, f.Folder, strings.TrimPrefix(f.Folder, seal.FolderPrefix), f.ID}
+		if slices.Contains(names, name) {
+			exact = append(exact, f)
+		}
+		if slices.ContainsFunc(names, func(s string) bool { return strings.HasPrefix(s, name) }) {
+			prefix = append(prefix, f)
+		}
+	}
+	if len(exact) > 0 {
+		return exact
+	}
+	return prefix
+}
+
+type candidateJSON struct {
+	Snapshot   string `json:"snapshot"`
+	Epoch      uint64 `json:"epoch"`
+	Generation uint64 `json:"generation"`
+	Device     string `json:"device"`
+}
+
+type problemJSON struct {
+	Error string `json:"error"`
+	Code  int    `json:"code"`
+}
+
+type previewJSON struct {
+	ID               string          `json:"id"`
+	Label            string          `json:"label"`
+	Network          wallet.Network  `json:"network"`
+	Fingerprint      string          `json:"fingerprint"`
+	Addresses        []string        `json:"addresses"`
+	PassphraseNeeded bool            `json:"passphrase_needed"`
+	Snapshot         string          `json:"snapshot"`
+	Epoch            uint64          `json:"epoch"`
+	Generation       uint64          `json:"generation"`
+	Saved            *time.Time      `json:"saved"`
+	Software         string          `json:"software"`
+	Device           string          `json:"device"`
+	Items            []itemJSON      `json:"items"`
+	Slots            []slotJSON      `json:"slots"`
+	Problem          *problemJSON    `json:"problem"`
+	Warnings         []string        `json:"warnings"`
+	Others           []candidateJSON `json:"others"`
+}
+
+func toPreviewJSON(p satchel.Preview) previewJSON {
+	j := previewJSON{p.ID, p.Label, p.Network, p.Fingerprint, append([]string{}, p.Addresses...), p.PassphraseNeeded, p.Snapshot, p.Epoch,
+		p.Generation, stamp(p.Saved), p.Software, p.Device, []itemJSON{}, slotsJSON(p.Slots), nil,
+		append([]string{}, p.Warnings...), []candidateJSON{}}
+	for _, i := range p.Items {
+		j.Items = append(j.Items, toItemJSON(i))
+	}
+	for _, c := range p.Others {
+		j.Others = append(j.Others, candidateJSON{c.Snapshot, c.Epoch, c.Generation, c.Device})
+	}
+	if p.Problem != nil {
+		j.Problem = &problemJSON{errorText(p.Problem), int(codeOf(p.Problem))}
+	}
+	return j
+}
+
+// sayPreview describes a state of a backup.
+func (a *app) sayPreview(p satchel.Preview) {
+	a.say("")
+	a.say("Wallet        %s (%s)", a.bold(printable(p.Label)), p.Network)
+	switch {
+	case p.Fingerprint != "":
+		a.say("Fingerprint   %s", a.bold(p.Fingerprint))
+	case p.PassphraseNeeded:
+		a.say("Fingerprint   needs the BIP 39 passphrase of the wallet")
+	default:
+		a.say("Fingerprint   cannot be read")
+	}
+	if len(p.Addresses) > 0 {
+		a.say("First address %s", p.Addresses[0])
+	}
+	a.say("Saved         %s, generation %d", moment(p.Saved), p.Generation)
+	a.say("Written by    %s on device %s", printable(p.Software), shortID(p.Device))
+	a.say("Opens with    %s", wayNames(slotKinds(p.Slots)))
+	a.say("")
+	a.sayItems(p.Items)
+	for _, w := range p.Warnings {
+		a.say("")
+		a.say("%s", wrap("Note: "+strings.TrimSuffix(printable(w), ".")+"."))
+	}
+	if p.Problem != nil {
+		a.say("")
+		a.say("%s", wrap("Problem: the newest state cannot be restored as it is: "+errorText(p.Problem)+"."))
+		a.say("What is described above is the newest state that is whole.")
+	}
+	if len(p.Others) > 0 && (p.Problem != nil || a.verbose) {
+		a.say("")
+		a.say("Other states that can be restored with --snapshot:")
+		for _, c := range p.Others {
+			a.say("  generation %d of device %s", c.Generation, shortID(c.Device))
+			a.say("    %s", c.Snapshot)
+		}
+	}
+	a.say("")
+}
+
+func shortID(id string) string {
+	if len(id) > 4 {
+		return id[:4]
+	}
+	return printable(id)
+}
+
+// settle lets the user decide about a newest state that cannot be taken as it
+// is. There is never a silent fallback.
+func (a *app) settle(ctx context.Context, p *satchel.Preview, o **satchel.Opened, f restoreFlags, opts *satchel.RestoreOptions) error {
+	if p.Problem == nil {
+		return nil
+	}
+	if f.accept || f.snapshot != "" {
+		opts.AcceptProblem = true
+		return nil
+	}
+	if a.term == nil || f.yes {
+		return &hintedError{p.Problem, "the newest whole state was shown; take it with --accept-problem, or another one with --snapshot NAME"}
+	}
+	for {
+		options := []string{fmt.Sprintf("Restore what is described above: generation %d of %s", p.Generation, moment(p.Saved))}
+		for _, c := range p.Others {
+			options = append(options, fmt.Sprintf("Look at generation %d of device %s", c.Generation, shortID(c.Device)))
+		}
+		options = append(options, "Restore nothing now (nothing is lost by waiting)")
+		n, err := a.term.choose(ctx, "What would you like to do?", options, len(options)-1)
+		switch {
+		case err != nil:
+			return err
+		case n == len(options)-1:
+			return &hintedError{p.Problem, "nothing was restored or changed; another place may hold a whole copy"}
+		case n == 0:
+			opts.AcceptProblem = true
+			return nil
+		}
+		other, err := (*o).At(ctx, p.Others[n-1].Snapshot)
+		a.progress.pause()
+		if err != nil {
+			a.term.print("%s\n\n", wrap("That one cannot be restored: "+errorText(err)+"."))
+			continue
+		}
+		problem := p.Problem
+		*o, *p = other, other.Preview()
+		a.sayPreview(*p)
+		if p.Problem == nil {
+			p.Problem = problem // what the user decides about is still there
+		}
+	}
+}
+
+func (a *app) askNeededPassphrase(ctx context.Context) (p secret.Bytes, err error) {
+	if a.passphraseFD != noFD {
+		return a.fromFD(ctx, a.passphraseFD, "--passphrase-fd")
+	}
+	if a.term == nil {
+		a.note("the wallet also needs its BIP 39 passphrase, which is not in the backup: nothing can be compared")
+		return p, nil
+	}
+	a.term.print("This wallet also needs its BIP 39 passphrase, which is not in the backup. With it\nthe wallet can be compared; it is not kept.\n")
+	return a.term.secret(ctx, "BIP 39 passphrase (not shown; Enter to go on without): ")
+}
+
+// bringBack restores what was opened.
+func (a *app) bringBack(ctx context.Context, o *satchel.Opened, p satchel.Preview, f restoreFlags, opts satchel.RestoreOptions, places []store.Place, chosen *satchel.Found) error {
+	broken, err := a.alreadyHere(p)
+	if err != nil {
+		return err
+	}
+	if broken != nil && !f.aside {
+		if a.term == nil {
+			return &usageError{
+				text: "this wallet is on this device, and the key that opens it here is lost",
+				hint: "--set-aside moves it away before the restore; nothing of it is deleted",
+			}
+		}
+		ok, err := a.term.yes(ctx, "This wallet is on this device already, but cannot be opened here. Move that\naside (nothing is deleted) and restore?", true)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errDeclined
+		}
+	}
+	if !f.yes {
+		if a.term == nil {
+			return needFlag("a confirmation", "--yes")
+		}
+		if chosen.Epoch > 0 {
+			a.term.print("This device becomes the one that writes this backup. If another device still\nuses it, that one will stop.\n")
+		}
+		ok, err := a.term.yes(ctx, "Restore this wallet to this device?", true)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errDeclined
+		}
+	}
+	wallets, err := a.walletsDir()
+	if err != nil {
+		return err
+	}
+	name, err := folderName(p.Label, p.ID)
+	if err != nil {
+		return err
+	}
+	if broken != nil {
+		to, err := a.setAside(*broken)
+		if err != nil {
+			return err
+		}
+		a.note("what was here is now in %s", to)
+	}
+	var holding []store.Place
+	for _, fp := range chosen.Places {
+		holding = append(holding, fp.Place)
+	}
+	if len(holding) == 0 {
+		holding = places
+	}
+	cfg, err := a.config(filepath.Join(wallets, name), holding)
+	if err != nil {
+		return err
+	}
+	b, outcome, err := o.Restore(ctx, cfg, opts)
+	a.progress.pause()
+	if b == nil {
+		return err
+	}
+	defer b.Close()
+	return a.restored(b, outcome, err)
+}
+
+// alreadyHere returns an error if the wallet is on this device and works, and
+// the device if it is here and its key is lost.
+func (a *app) alreadyHere(p satchel.Preview) (*device, error) {
+	devices, err := a.devices()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range devices {
+		if d.info.ID != p.ID {
+			continue
+		}
+		b, err := a.openDevice(d)
+		if err == nil {
+			b.Close()
+			return nil, &hintedError{
+				fmt.Errorf("%s is on this device already: %w", printable(d.name), satchel.ErrWrongWallet),
+				"to restore it anew, first `satchel forget --wallet " + d.name + "`; the backup stays where it is",
+			}
+		}
+		if errors.Is(err, satchel.ErrBusy) {
+			return nil, err
+		}
+		return &d, nil
+	}
+	return nil, nil
+}
+
+func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, err error) error {
+	type restoredJSON struct {
+		previewJSON
+		Restored  bool     `json:"restored"`
+		Compared  bool     `json:"compared"`
+		Protected bool     `json:"protected"`
+		Missing   []string `json:"missing"`
+	}
+	if e := a.emit(restoredJSON{toPreviewJSON(outcome.Preview), true, outcome.Compared, outcome.Protected,
+		append([]string{}, outcome.Missing...)}); e != nil {
+		return e
+	}
+	a.say("%s", a.bold("Restored."))
+	a.say("")
+	a.say("Wallet         %s (%s)", printable(outcome.Label), outcome.Network)
+	if outcome.Fingerprint != "" {
+		a.say("Fingerprint    %s", outcome.Fingerprint)
+	}
+	for i, address := range outcome.Addresses {
+		title := ""
+		if i == 0 {
+			title = "Addresses"
+		}
+		a.say("%-14s %s", title, address)
+	}
+	if outcome.Compared {
+		a.say("Compared       yes: fingerprint and addresses were computed anew and are the")
+		a.say("               same as when it was backed up")
+	} else {
+		a.say("Compared       no: that needs the BIP 39 passphrase")
+	}
+	for _, name := range outcome.Missing {
+		a.say("Missing        %s", printable(name))
+	}
+	if outcome.Protected {
+		a.say("Protected      yes, since %s", moment(b.Status().Verified))
+	} else {
+		a.say("Protected      no: the places do not know of this device yet")
+	}
+	return err
+}

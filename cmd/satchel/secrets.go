@@ -1,0 +1,434 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/secret"
+	"github.com/satchel-backup/satchel/slot"
+	"github.com/satchel-backup/satchel/wallet"
+)
+
+// Secrets come from the terminal, without echo, or from a file descriptor: never
+// from an argument or the environment, which other programs can read.
+
+func (a *app) secretFlag(cmd *cobra.Command, what string) {
+	cmd.Flags().IntVar(&a.secretFD, "secret-fd", noFD, "read "+what+" from file descriptor `N`, one line;\n0 is the standard input")
+}
+
+func (a *app) newSecretFlag(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&a.newSecretFD, "new-secret-fd", noFD, "read the new passphrase from file descriptor `N`, one line")
+}
+
+func (a *app) passphraseFlag(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&a.passphraseFD, "passphrase-fd", noFD, "read the wallet's BIP 39 passphrase, if it has one, from\nfile descriptor `N`")
+}
+
+func (a *app) codeFlag(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&a.codeFD, "code-fd", noFD, "write a recovery code or passphrase that is made here to\nfile descriptor `N`")
+}
+
+// fromFD reads a secret that a script hands over.
+func (a *app) fromFD(ctx context.Context, fd int, flag string) (secret.Bytes, error) {
+	line, err := await(ctx, func() ([]byte, error) { return readLine(a.file(fd), maxTyped) })
+	if errors.Is(err, context.Canceled) {
+		return secret.Bytes{}, err
+	}
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("nothing there")
+		}
+		return secret.Bytes{}, &usageError{text: fmt.Sprintf("reading %s: %v", flag, err), hint: "a secret is one line, such as: satchel … " + flag + " 3 3<file"}
+	}
+	defer clear(line)
+	return secret.New(line), nil
+}
+
+// askTries is how often a person may mistype a secret before the command ends.
+const askTries = 5
+
+// opened is what a person typed to open a slot.
+type opened struct {
+	way             slot.Secret
+	bip39Passphrase secret.Bytes // empty unless it was asked for
+}
+
+// openWith gets a secret for one of the kinds of slots and tries it. On a
+// terminal a mistyped one is asked for again: no slot of these kinds limits tries.
+func (a *app) openWith(ctx context.Context, kinds []slot.Kind, try func(slot.Secret) error) (opened, error) {
+	known := knownKinds(kinds)
+	if len(known) == 0 {
+		if len(kinds) > 0 {
+			return opened{}, fmt.Errorf("%s: %w", wayNames(kinds), slot.ErrNewerKind)
+		}
+		known = []slot.Kind{slot.KindRecoveryCode, slot.KindPassphrase, slot.KindWords}
+	}
+	if a.secretFD != noFD {
+		typed, err := a.fromFD(ctx, a.secretFD, "--secret-fd")
+		if err != nil {
+			return opened{}, err
+		}
+		return a.tryTyped(ctx, typed, known, try)
+	}
+	if a.term == nil {
+		return opened{}, needFlag("a secret: "+wayNames(known)+",", "--secret-fd N")
+	}
+	var names []string
+	for _, k := range known {
+		names = append(names, wayName(k))
+	}
+	prompt := upperFirst(orList(names)) + " (not shown): "
+	for try1 := 1; ; try1++ {
+		typed, err := a.term.secret(ctx, prompt)
+		if err != nil {
+			return opened{}, err
+		}
+		if typed.Empty() {
+			a.term.print("Nothing was typed. Ctrl-C ends this.\n")
+			if try1 == askTries {
+				return opened{}, slot.ErrWrongSecret
+			}
+			continue
+		}
+		got, err := a.tryTyped(ctx, typed, known, try)
+		a.progress.pause()
+		if !mistyped(err) || try1 == askTries {
+			return got, err
+		}
+		a.term.print("%s\n", wrap("That did not open it: "+errorText(err)+"."))
+	}
+}
+
+// mistyped reports whether typing again could help.
+func mistyped(err error) bool {
+	for _, e := range []error{slot.ErrWrongSecret, slot.ErrRecoveryCode, wallet.ErrWords, wallet.ErrPassphrase, slot.ErrPassphrase} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func knownKinds(kinds []slot.Kind) []slot.Kind {
+	var known []slot.Kind
+	for _, k := range []slot.Kind{slot.KindRecoveryCode, slot.KindPassphrase, slot.KindWords} {
+		if slices.Contains(kinds, k) {
+			known = append(known, k)
+		}
+	}
+	return known
+}
+
+// tryTyped finds out what was typed: the cheap and certain kinds first.
+func (a *app) tryTyped(ctx context.Context, typed secret.Bytes, kinds []slot.Kind, try func(slot.Secret) error) (opened, error) {
+	var reason error // why it was none of the kinds before
+	if slices.Contains(kinds, slot.KindRecoveryCode) {
+		way, err := slot.RecoveryCode(typed)
+		if err == nil {
+			return opened{way: way}, try(way)
+		}
+		reason = err
+	}
+	if slices.Contains(kinds, slot.KindWords) {
+		words, err := wallet.ParseWords(typed)
+		if err == nil {
+			got, err := a.tryWords(ctx, words, try)
+			if err == nil || !errors.Is(err, slot.ErrWrongSecret) || !slices.Contains(kinds, slot.KindPassphrase) {
+				return got, err
+			}
+		} else if reason == nil || len(bytes.Fields(typed.Open())) >= fewestWords {
+			reason = err
+		}
+	}
+	if !slices.Contains(kinds, slot.KindPassphrase) {
+		return opened{}, reason
+	}
+	way, err := slot.Passphrase(typed)
+	if err != nil {
+		return opened{}, err
+	}
+	err = try(way)
+	if errors.Is(err, slot.ErrWrongSecret) && nearlyAnotherKind(reason) {
+		// A person with a code that was copied wrongly is helped by the place of
+		// the mistake, not by "wrong passphrase".
+		return opened{}, reason
+	}
+	return opened{way: way}, err
+}
+
+// fewestWords is what makes a typed text look like the words of a wallet.
+const fewestWords = 12
+
+func nearlyAnotherKind(err error) bool {
+	if e, ok := errors.AsType[*slot.CodeError](err); ok {
+		return e.Problem == slot.CodeCheck || e.Problem == slot.CodeTooShort && e.Count <= 4 || e.Problem == slot.CodeTooLong && e.Count <= 4
+	}
+	e, ok := errors.AsType[*wallet.WordsError](err)
+	return ok && e.Count >= fewestWords && len(e.Unknown) <= 3
+}
+
+// tryWords opens a words slot: with the words alone, and if that fails with the
+// BIP 39 passphrase, which is part of what the slot was made from.
+func (a *app) tryWords(ctx context.Context, words wallet.Words, try func(slot.Secret) error) (opened, error) {
+	way, err := wordsWay(words, secret.Bytes{})
+	if err != nil {
+		return opened{}, err
+	}
+	err = try(way)
+	if !errors.Is(err, slot.ErrWrongSecret) {
+		return opened{way: way}, err
+	}
+	var passphrase secret.Bytes
+	switch {
+	case a.passphraseFD != noFD:
+		var perr error
+		if passphrase, perr = a.fromFD(ctx, a.passphraseFD, "--passphrase-fd"); perr != nil {
+			return opened{}, perr
+		}
+	case a.term != nil && a.secretFD == noFD:
+		a.progress.pause()
+		a.term.print("These words are well-formed, but alone they do not open this backup.\n")
+		var perr error
+		if passphrase, perr = a.term.secret(ctx, "BIP 39 passphrase of the wallet (not shown; Enter if it has none): "); perr != nil {
+			return opened{}, perr
+		}
+	}
+	if passphrase.Empty() {
+		return opened{}, fmt.Errorf("%w: these words belong to another wallet, or it also has a BIP 39 passphrase", slot.ErrWrongSecret)
+	}
+	if way, err = wordsWay(words, passphrase); err != nil {
+		return opened{}, err
+	}
+	return opened{way: way, bip39Passphrase: passphrase}, try(way)
+}
+
+func wordsWay(words wallet.Words, passphrase secret.Bytes) (slot.Secret, error) {
+	// The network plays no part in what a words slot is made from.
+	keys, err := wallet.Import(words, wallet.ImportConfig{Network: wallet.Mainnet, Passphrase: passphrase, KeepPassphrase: true})
+	if err != nil {
+		return slot.Secret{}, err
+	}
+	return keysWay(keys)
+}
+
+// keysWay is the way in that a wallet's own words give.
+func keysWay(keys wallet.Keys) (slot.Secret, error) {
+	s, err := keys.SlotSecret()
+	if err != nil {
+		return slot.Secret{}, err
+	}
+	defer s.Wipe()
+	return slot.Words(s)
+}
+
+// unlock opens a backup of this device with one of its slots.
+func (a *app) unlock(ctx context.Context, b *satchel.Backup, why string) (*satchel.Owner, error) {
+	if a.term != nil && a.secretFD == noFD {
+		a.term.print("%s\n", why)
+	}
+	var owner *satchel.Owner
+	_, err := a.openWith(ctx, slotKinds(b.Slots()), func(way slot.Secret) (err error) {
+		a.progress.update(satchel.Progress{Stage: satchel.OpeningKey})
+		owner, err = b.Unlock(ctx, way)
+		return err
+	})
+	a.progress.pause()
+	if err != nil {
+		return nil, err
+	}
+	return owner, nil
+}
+
+// newWay is a way in that is about to be added.
+type newWay struct {
+	way     slot.Secret
+	printed secret.Bytes // made here, to be shown once; empty if the user knows it
+	title   string       // of what is printed
+}
+
+// Names of ways in as flags and arguments give them.
+const (
+	wayCode       = "recovery-code"
+	wayPassphrase = "passphrase"
+	wayGenerated  = "generated"
+	wayWords      = "words"
+)
+
+// makeWay makes a new way in. context is what an attacker would guess from.
+func (a *app) makeWay(ctx context.Context, kind string, context ...string) (newWay, error) {
+	switch kind {
+	case wayCode:
+		way, printed := slot.NewRecoveryCode()
+		return newWay{way, printed, "Your recovery code"}, a.canShow()
+	case wayGenerated:
+		printed, err := slot.GeneratePassphrase(0)
+		if err != nil {
+			return newWay{}, err
+		}
+		way, err := slot.Passphrase(printed)
+		if err != nil {
+			return newWay{}, err
+		}
+		return newWay{way, printed, "Your passphrase"}, a.canShow()
+	case wayPassphrase:
+		p, err := a.newPassphrase(ctx, context)
+		if err != nil {
+			return newWay{}, err
+		}
+		way, err := slot.Passphrase(p)
+		return newWay{way: way}, err
+	}
+	return newWay{}, usagef("no such way in: %s", printable(kind))
+}
+
+// canShow returns an error if a secret made here could reach nobody.
+func (a *app) canShow() error {
+	if a.term == nil && a.codeFD == noFD && !a.json {
+		return needFlag("somewhere to show the new secret", "--code-fd N or --json")
+	}
+	return nil
+}
+
+// newPassphrase lets a person choose a passphrase: twice the same, and not weak.
+func (a *app) newPassphrase(ctx context.Context, context []string) (secret.Bytes, error) {
+	context = append(slices.Clone(context), userNames()...)
+	if a.newSecretFD != noFD {
+		p, err := a.fromFD(ctx, a.newSecretFD, "--new-secret-fd")
+		if err != nil {
+			return secret.Bytes{}, err
+		}
+		return p, slot.CheckPassphrase(p, context...)
+	}
+	if a.term == nil {
+		return secret.Bytes{}, needFlag("the new passphrase", "--new-secret-fd N")
+	}
+	a.term.print("\nA passphrase of your own: 12 characters or more; several words that have\nnothing to do with each other are best. Nobody can reset it.\n")
+	for {
+		p, err := a.term.secret(ctx, "New passphrase (not shown): ")
+		if err != nil {
+			return secret.Bytes{}, err
+		}
+		if err := slot.CheckPassphrase(p, context...); err != nil {
+			a.term.print("Not this one: %s.\n", strings.TrimPrefix(errorText(err), slot.ErrWeak.Error()+": "))
+			if weak, ok := errors.AsType[*slot.WeakError](err); ok {
+				a.term.print("Better: %s.\n", weak.Advice)
+			}
+			continue
+		}
+		bits, advice := slot.Estimate(p, context...)
+		a.term.print("Strength: about %.0f bits (45 is the least, 60 and more is good).\n", bits)
+		if advice != "" {
+			a.term.print("Advice: %s.\n", advice)
+		}
+		again, err := a.term.secret(ctx, "The same again: ")
+		if err != nil {
+			return secret.Bytes{}, err
+		}
+		if again.Equal(p) {
+			return p, nil
+		}
+		a.term.print("The two differ. Once more:\n")
+	}
+}
+
+// show hands a secret that was made here to its owner, once.
+func (a *app) show(ctx context.Context, w newWay) error {
+	if w.printed.Empty() {
+		return nil
+	}
+	if a.codeFD != noFD {
+		return a.writeFD(a.codeFD, append(slices.Clone(w.printed.Open()), '\n'))
+	}
+	if a.term == nil {
+		return nil // it is in the JSON result: canShow saw to that
+	}
+	text := string(w.printed.Open())
+	a.term.print("\n%s\n", box(w.title, "", a.term.strong(text), "", "Write this down now. It is shown this once, and nobody can", "give it to you again. Whoever has it and the backup's folder", "has the wallet: keep it where you would keep cash."))
+	group := text[strings.LastIndexByte(text, '-')+1:]
+	part := "group"
+	if w.way.Kind() == slot.KindPassphrase {
+		part = "word"
+	}
+	for {
+		typed, err := a.term.line(ctx, "Type its last "+part+" to be sure, or press Enter once it is written down: ")
+		if err != nil || typed == "" || strings.EqualFold(typed, group) || strings.EqualFold(typed, text) {
+			return err
+		}
+		a.term.print("That is not the last %s: look again.\n", part)
+	}
+}
+
+// printedJSON is what a JSON result holds of a secret that was made here: nothing
+// if it went to a file descriptor.
+func (a *app) printedJSON(w newWay) string {
+	if a.codeFD != noFD {
+		return ""
+	}
+	return string(w.printed.Open())
+}
+
+func (a *app) writeFD(fd int, data []byte) error {
+	defer clear(data)
+	if fd == 1 {
+		_, err := a.stdout.Write(data)
+		return err
+	}
+	if fd == 2 {
+		_, err := a.stderr.Write(data)
+		return err
+	}
+	_, err := os.NewFile(uintptr(fd), "file descriptor").Write(data)
+	return err
+}
+
+// confirm asks whether to go on with something that reveals or removes. Without
+// a terminal the flag must have said so.
+func (a *app) confirm(ctx context.Context, said bool, flag, question string) error {
+	if said {
+		return nil
+	}
+	if a.term == nil {
+		return needFlag("a confirmation", flag)
+	}
+	ok, err := a.term.yes(ctx, question, false)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return errDeclined
+	}
+	return nil
+}
+
+// confirmLabel asks to type the label of a wallet that is about to go.
+func (a *app) confirmLabel(ctx context.Context, said, flag, label string) error {
+	if said != "" {
+		if said != label {
+			return usagef("%s names another wallet than %s", flag, printable(label))
+		}
+		return nil
+	}
+	if a.term == nil {
+		return needFlag("a confirmation", flag+" "+printable(label))
+	}
+	typed, err := a.term.line(ctx, fmt.Sprintf("Type the name of the wallet (%s) to go on: ", printable(label)))
+	if err != nil {
+		return err
+	}
+	if typed != label {
+		return errDeclined
+	}
+	return nil
+}
+
+// errDeclined says that the user was asked and said no.
+var errDeclined = errors.New("nothing was done")

@@ -1,0 +1,337 @@
+//go:build unix
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+)
+
+// person is somebody at a terminal who runs satchel.
+type person struct {
+	t    *testing.T
+	dir  string
+	tty  *os.File
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the screen has all that there is
+
+	mu     sync.Mutex
+	screen strings.Builder
+	seen   int // up to where expect has read
+}
+
+// newPerson has a home with a Dropbox in it, and no wallet.
+func newPerson(t *testing.T) *person {
+	dir := t.TempDir()
+	for _, d := range []string{"Dropbox", ".dropbox", "elsewhere"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info := fmt.Sprintf(`{"personal":{"path":%q}}`, filepath.Join(dir, "Dropbox"))
+	if err := os.WriteFile(filepath.Join(dir, ".dropbox", "info.json"), []byte(info), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &person{t: t, dir: dir}
+}
+
+// run starts satchel on a terminal of its own.
+func (p *person) run(args ...string) {
+	p.t.Helper()
+	path, err := exec.LookPath("satchel") // testscript.Main puts it there
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.cmd = exec.CommandContext(p.t.Context(), path, args...)
+	p.cmd.Env = []string{"HOME=" + p.dir, "SATCHEL_HOME=" + filepath.Join(p.dir, "device"), "SATCHEL_KEYCHAIN=file", "TERM=xterm", "NO_COLOR=1", "PATH=" + os.Getenv("PATH")}
+	p.tty, err = pty.StartWithSize(p.cmd, &pty.Winsize{Rows: 40, Cols: 80})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.mu.Lock()
+	p.screen.Reset()
+	p.seen = 0
+	p.mu.Unlock()
+	p.done = make(chan struct{})
+	go func() {
+		defer close(p.done)
+		buf := make([]byte, 4096)
+		for {
+			n, err := p.tty.Read(buf)
+			p.mu.Lock()
+			p.screen.Write(buf[:n])
+			p.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	p.t.Cleanup(func() { p.tty.Close() })
+}
+
+// expect waits until the screen shows what matches, after what was expected
+// before, and returns the match and its groups.
+func (p *person) expect(pattern string) []string {
+	p.t.Helper()
+	re := regexp.MustCompile(pattern)
+	deadline := time.Now().Add(2 * time.Minute) // scrypt under the race detector
+	for {
+		p.mu.Lock()
+		text := p.screen.String()[p.seen:]
+		at := re.FindStringSubmatchIndex(text)
+		if at != nil {
+			p.seen += at[1]
+		}
+		p.mu.Unlock()
+		if at != nil {
+			return re.FindStringSubmatch(text)
+		}
+		ended := false
+		select {
+		case <-p.done:
+			ended = true
+		case <-time.After(5 * time.Millisecond):
+		}
+		if ended && !re.MatchString(p.shown()) || time.Now().After(deadline) {
+			p.t.Fatalf("the screen does not show %q:\n%s", pattern, p.shown())
+		}
+	}
+}
+
+func (p *person) shown() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.screen.String()
+}
+
+// answer types a line once the screen shows the question.
+func (p *person) answer(question, line string) {
+	p.t.Helper()
+	p.expect(question)
+	p.typed(line + "\n")
+}
+
+func (p *person) typed(keys string) {
+	p.t.Helper()
+	// A person sees the echo go before they type a secret; so does this one.
+	time.Sleep(20 * time.Millisecond)
+	if _, err := p.tty.WriteString(keys); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// ends waits for the end and returns all that was on the screen.
+func (p *person) ends(code int) string {
+	p.t.Helper()
+	<-p.done
+	err := p.cmd.Wait()
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else if err != nil {
+		p.t.Fatal(err)
+	}
+	if got != code {
+		p.t.Fatalf("exit code %d, want %d:\n%s", got, code, p.shown())
+	}
+	return p.shown()
+}
+
+// A newcomer's first five minutes: satchel alone, create, forget, restore.
+func TestNewcomer(t *testing.T) {
+	p := newPerson(t)
+	p.run()
+	p.expect("1  Create a wallet")
+	p.expect("2  Restore a wallet")
+	p.answer(`Number \[1\]: `, "")
+	p.expect("You own it")
+	p.expect("How you get it back")
+	p.expect("How it is protected")
+	p.expect("everyday amounts")
+	p.expect("Where shall the encrypted backup be kept")
+	p.expect("1  Dropbox")
+	p.answer(`Number \[1\]: `, "7")
+	p.answer(`from 1 to 2(?s:.*)Number \[1\]: `, "1")
+	p.expect("How do you want to open it again")
+	p.answer(`Number \[1\]: `, "")
+	fingerprint := p.expect(`Fingerprint +([0-9a-f]{8})`)[1]
+	address := p.expect(`First address +(bc1q\w+)`)[1]
+	p.expect("Protected +yes, since 20")
+	code := p.expect(`((?:[0-9a-z]{4}-){8}[0-9a-z]{4})`)[1]
+	p.answer("Type its last group to be sure, or press Enter", "nope")
+	p.answer("not the last group(?s:.*)press Enter", code[len(code)-4:])
+	p.ends(0)
+
+	p.run()
+	p.expect("fingerprint " + fingerprint)
+	p.expect("Protected: generation 1")
+	p.ends(0)
+
+	p.run("drill")
+	p.answer(`Recovery code \(not shown\): `, code)
+	p.expect("All is well")
+	if screen := p.ends(0); strings.Contains(screen, code) {
+		t.Error("a secret was echoed")
+	}
+
+	// R20, and the name must be typed.
+	p.run("forget")
+	p.expect("stays in:")
+	p.answer("Type the name of the wallet", "no")
+	p.ends(1)
+	p.run("forget")
+	p.answer("Type the name of the wallet", "Wallet")
+	p.expect("Forgotten on this device")
+	p.ends(0)
+
+	// Back again, with a mistyped code first.
+	p.run()
+	p.answer(`Number \[1\]: `, "2")
+	p.expect("There is 1 backup")
+	p.expect("generation 1, fingerprint sealed")
+	p.expect("opens with a recovery code")
+	p.answer("Open this one", "y")
+	wrong := "0000" + code[4:]
+	if strings.HasPrefix(code, "0000") {
+		wrong = "1111" + code[4:]
+	}
+	p.answer(`Recovery code \(not shown\): `, wrong)
+	p.answer(`did not open it(?s:.*)Recovery code \(not shown\): `, strings.ToUpper(strings.ReplaceAll(code, "-", " ")))
+	p.expect("Fingerprint +" + fingerprint)
+	p.answer("Restore this wallet to this device", "")
+	p.expect("Restored")
+	p.expect(address)
+	p.expect("Compared +yes")
+	p.ends(0)
+
+	// R3: creating where a backup of another device is offers to restore it first.
+	if err := os.RemoveAll(filepath.Join(p.dir, "device")); err != nil {
+		t.Fatal(err)
+	}
+	p.run("create")
+	p.answer(`Number \[1\]: `, "1")
+	p.expect("there is 1 backup here already")
+	p.answer(`1  Restore a wallet(?s:.*)Number \[1\]: `, "")
+	p.answer("Open this one", "")
+	p.answer(`Recovery code \(not shown\): `, code)
+	p.answer("Restore this wallet to this device", "y")
+	p.expect("Fingerprint +" + fingerprint)
+	p.ends(0)
+
+	// Words are shown to a person who says so, and to nobody else.
+	p.run("export", "words")
+	p.answer("Show them", "n")
+	p.expect("nothing was done")
+	p.ends(1)
+	p.run("export", "words")
+	p.answer("Show them", "y")
+	p.expect(`1  [a-z]+ +5  [a-z]+ +9  [a-z]+`)
+	p.expect("m/84h/0h/0h")
+	p.ends(0)
+	p.run("get", "keys")
+	p.answer("Go on", "")
+	if screen := p.ends(1); strings.Contains(screen, "words:") {
+		t.Error("keys were shown without a yes")
+	}
+}
+
+// A passphrase of one's own: weak ones are refused with a reason, and both
+// must be the same.
+func TestOwnPassphrase(t *testing.T) {
+	p := newPerson(t)
+	p.run("create", "--new", "--label", "Margarethe")
+	p.answer(`Number \[1\]: `, "2")
+	p.answer("Path of the folder: ", "~/nowhere/at all")
+	p.expect("That did not work: there is no folder")
+	p.answer(`Number \[1\]: `, "2")
+	p.answer("Path of the folder: ", "~/elsewhere")
+	p.answer(`Number \[1\]: `, "2")
+	p.answer(`New passphrase \(not shown\): `, "margarethe1234")
+	p.expect("Not this one: ")
+	p.expect("Better: ")
+	const good = "gravel umbrella sextant walnut 93"
+	p.answer(`New passphrase \(not shown\): `, good)
+	p.expect(`Strength: about \d+ bits`)
+	p.answer(`The same again: `, good+"x")
+	p.answer(`The two differ(?s:.*)New passphrase \(not shown\): `, good)
+	p.answer(`The same again: `, good)
+	p.expect("Backup +folder:" + regexp.QuoteMeta(filepath.Join(p.dir, "elsewhere")))
+	p.expect("Protected +yes")
+	if screen := p.ends(0); strings.Contains(screen, "gravel") {
+		t.Error("the passphrase was echoed")
+	}
+}
+
+// Words that are typed: a wrong one is marked by its number and typed again
+// alone, and four letters are enough.
+func TestTypedWords(t *testing.T) {
+	p := newPerson(t)
+	p.run("import", "--new", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code")
+	p.answer(`Words \(not shown\): `, "aban aban abandonx abandon abandon abandon abandon abandon abandon abandon abandon")
+	p.answer(`Not yet: (?s:.*)Words \(not shown\): `, "aban aban abandonx abandon abandon abandon abandon abandon abandon abandon abandon abou")
+	p.answer(`Word 3 again \(not shown\): `, "abandon")
+	p.expect("fingerprint 73c5da0a")
+	p.expect("bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu")
+	p.answer("press Enter", "")
+	screen := p.ends(0)
+	if strings.Contains(screen, "aban") {
+		t.Error("words were echoed")
+	}
+}
+
+// R6: with no backup in sight it says where it looked and asks for another
+// folder. A wallet that is lost is never answered by an offer to make one.
+func TestNothingFound(t *testing.T) {
+	p := newPerson(t)
+	dir := filepath.Join(p.dir, "Dropbox")
+	if err := os.WriteFile(filepath.Join(dir, "photo.jpg"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.run("restore")
+	p.expect("no backup found")
+	p.expect("Dropbox")
+	p.answer(`Another folder to look in \(Enter to stop\): `, "~/elsewhere")
+	p.expect("unreachable") // it is empty, as a drive that is not mounted would be
+	p.answer(`Another folder to look in \(Enter to stop\): `, "")
+	if screen := p.ends(27); strings.Contains(screen, "create") {
+		t.Error("it offers to create a wallet")
+	}
+}
+
+// Ctrl-C at a question ends the command with 130, leaves nothing behind, and the
+// terminal as it was.
+func TestCtrlC(t *testing.T) {
+	for _, args := range [][]string{{}, {"create"}, {"create", "--new", "--in", "elsewhere", "--unlock", "passphrase"}, {"restore"}} {
+		p := newPerson(t)
+		for i, arg := range args {
+			if arg == "elsewhere" {
+				args[i] = filepath.Join(p.dir, arg)
+			}
+		}
+		p.run(args...)
+		p.expect(`: $`)
+		p.typed("\x03")
+		p.ends(130)
+		if _, err := os.Stat(filepath.Join(p.dir, "device", "wallets")); err == nil {
+			t.Errorf("%v: something was made", args)
+		}
+	}
+}
+
+// With --json nobody is asked, terminal or not.
+func TestJSONNeverAsks(t *testing.T) {
+	p := newPerson(t)
+	p.run("create", "--json")
+	p.expect(`"code":2`)
+	p.ends(2)
+}
