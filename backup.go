@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,13 +23,52 @@ import (
 
 // Backup is one wallet's backup as this device sees it. It holds a device key: it
 // can add, and opens nothing that another device wrote. Methods may be called
-// concurrently; saves happen one at a time.
+// concurrently. What changes or compares the backup happens one at a time; Status,
+// Items, Get, Keys and Slots do not wait for it.
 type Backup struct {
 	cfg Config
 
-	mu   sync.Mutex
-	dev  *device                    // guarded by mu
-	have map[string]map[string]bool // address → paths that a restore fetched from there just now; guarded by mu
+	// op is held by the one operation that is under way. Only it changes dev, and
+	// while it does it holds mu too; it reads dev without.
+	op sync.Mutex
+	mu sync.Mutex
+
+	dev *device
+}
+
+// errClosed says that a Backup is used after Close.
+var errClosed = fmt.Errorf("this backup was closed: %w", os.ErrClosed)
+
+// begin waits until no other operation is under way. The caller ends with b.op.Unlock
+// unless it returns an error.
+func (b *Backup) begin() error {
+	b.op.Lock()
+	err := b.ready()
+	if err != nil {
+		b.op.Unlock()
+	}
+	return err
+}
+
+func (b *Backup) ready() error {
+	if b.dev.lock == nil {
+		return errClosed
+	}
+	if b.dev.stale {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if err := b.dev.load(); err != nil {
+			return fmt.Errorf("reading this device's record again: %w", err)
+		}
+	}
+	return nil
+}
+
+// change runs do, which changes dev.
+func (b *Backup) change(do func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	do()
 }
 
 // Open opens the backup that this device keeps in cfg.Dir, with its device key.
@@ -69,8 +110,16 @@ func (cfg *Config) fill(device bool) error {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	now := cfg.Now
+	if now == nil {
+		now = time.Now
+	}
+	cfg.Now = func() time.Time {
+		t := now().UTC()
+		if t.Year() < 1 || t.Year() > 9999 {
+			return time.Unix(0, 0).UTC() // A broken clock is no reason not to back up.
+		}
+		return t
 	}
 	return nil
 }
@@ -81,10 +130,11 @@ func (cfg *Config) progress(stage Stage, place string, done, total int) {
 	}
 }
 
-// Close releases the directory. Nothing is lost without it.
+// Close releases the directory, after the operation that is under way. Nothing is
+// lost without it.
 func (b *Backup) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.op.Lock()
+	defer b.op.Unlock()
 	return b.dev.close()
 }
 
@@ -103,6 +153,16 @@ func itemInfos(items map[string]*entry) []ItemInfo {
 		}
 	}
 	return list
+}
+
+func countItems(items map[string]*entry) int {
+	n := len(items)
+	for _, owner := range []string{seal.ItemKeys, seal.ItemDescriptors} { // No other entry is a removal.
+		if e := items[owner]; e != nil && e.line.Removed {
+			n--
+		}
+	}
+	return n
 }
 
 // Get returns the newest value of an item from this device, or ErrNoItem. It
@@ -147,8 +207,8 @@ func (b *Backup) Status() Status {
 	return Status{
 		ID: d.info.ID, Label: d.info.Label, Folder: d.info.Folder, Network: d.info.Network,
 		Fingerprint: d.info.Fingerprint, Created: created, Device: d.key.Device().String(),
-		Epoch: d.head.Epoch, Generation: d.head.Generation, Saved: d.headTime,
-		Items: len(itemInfos(d.items)), Slots: slotInfos(d.slots),
+		Epoch: d.head().Epoch, Generation: d.head().Generation, Saved: d.headTime,
+		Items: countItems(d.items), Slots: slotInfos(d.slots),
 		Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
 	}
 }
@@ -163,7 +223,7 @@ func (h Health) lost() bool {
 func (b *Backup) protected() bool {
 	n := 0
 	for _, p := range b.cfg.Places {
-		if st := b.dev.places[p.Address]; st != nil && st.verified == b.dev.head && !st.health.lost() {
+		if st := b.dev.places[p.Address]; st != nil && st.verified == b.dev.head() && !st.health.lost() {
 			n++
 		}
 	}
@@ -176,7 +236,7 @@ func (b *Backup) placeStatus() []PlaceStatus {
 		s := PlaceStatus{Address: p.Address, Health: HealthUnknown}
 		if st := b.dev.places[p.Address]; st != nil {
 			s.Health, s.Generation, s.Verified, s.Err = st.health, st.verified.Generation, st.at, st.err
-			if s.Health == HealthProtected && st.verified != b.dev.head {
+			if s.Health == HealthProtected && st.verified != b.dev.head() {
 				s.Health = HealthBehind
 			}
 		}
@@ -186,25 +246,23 @@ func (b *Backup) placeStatus() []PlaceStatus {
 }
 
 func (b *Backup) result(changed int) Result {
-	return Result{Generation: b.dev.head.Generation, Changed: changed, Protected: b.protected(), Places: b.placeStatus()}
+	return Result{Generation: b.dev.head().Generation, Changed: changed, Protected: b.protected(), Places: b.placeStatus()}
 }
 
 // Save makes a snapshot of the changes, all of them or none, journals it, and
 // brings it to the places. Values that are as they were are left out; a Save
-// that changes nothing makes no snapshot and still brings up what is late.
+// that changes nothing makes no snapshot and still brings up what is late. A
+// Change says anew whether its item is required.
 //
 // If err is nil, the changes are protected. If err is ErrNotProtected (wrapped
-// with the reason, such as store.ErrUnreachable or store.ErrFull), they are safe
-// on this device and go up with the next Save or Sync. After any other error
-// nothing was changed.
+// with the reason, such as store.ErrUnreachable, store.ErrFull or that ctx ended),
+// they are safe on this device and go up with the next Save or Sync. After any
+// other error nothing was changed.
 func (b *Backup) Save(ctx context.Context, changes ...Change) (Result, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.save(ctx, nil, changes)
-}
-
-// save is Save; with keys it may change owner items too.
-func (b *Backup) save(ctx context.Context, keys *seal.Keys, changes []Change) (Result, error) {
+	if err := b.begin(); err != nil {
+		return Result{}, err
+	}
+	defer b.op.Unlock()
 	changes, err := b.different(changes)
 	if err != nil {
 		return b.result(0), err
@@ -214,7 +272,7 @@ func (b *Backup) save(ctx context.Context, keys *seal.Keys, changes []Change) (R
 		return b.result(0), err
 	}
 	if len(changes) > 0 {
-		if err := b.commitChanges(keys, changes, nil, nil); err != nil {
+		if err := b.commitChanges(nil, changes, nil, nil); err != nil {
 			return b.result(0), fmt.Errorf("keeping the change on this device: %w", err)
 		}
 	}
@@ -225,26 +283,37 @@ func (b *Backup) save(ctx context.Context, keys *seal.Keys, changes []Change) (R
 // Sync brings what is late to the places. Errors are as for Save.
 func (b *Backup) Sync(ctx context.Context) (Result, error) { return b.Save(ctx) }
 
-// different checks the changes and returns those that change something.
-func (b *Backup) different(changes []Change) ([]Change, error) {
+// checkChanges returns an error unless the changes are ones that a wallet may
+// make.
+func checkChanges(changes []Change) error {
 	seen := map[string]bool{}
-	var list []Change
 	for _, c := range changes {
-		if err := seal.CheckItemName(c.Name); err != nil {
-			return nil, err
-		}
-		e := b.dev.items[c.Name]
-		switch {
+		switch err := seal.CheckItemName(c.Name); {
+		case err != nil:
+			return err
 		case seal.OwnerItem(c.Name):
-			return nil, fmt.Errorf("%w: %s", ErrOwnerOnly, c.Name)
+			return fmt.Errorf("%w: %s", ErrOwnerOnly, c.Name)
 		case seen[c.Name]:
-			return nil, fmt.Errorf("item %s is changed twice", c.Name)
-		case c.Remove && e == nil:
-			return nil, fmt.Errorf("%w: %s", ErrNoItem, c.Name)
+			return fmt.Errorf("item %s is changed twice", c.Name)
 		case len(c.Value) > seal.MaxValue:
-			return nil, fmt.Errorf("item %s has %d bytes: Satchel keeps at most %d in one item", c.Name, len(c.Value), seal.MaxValue)
+			return fmt.Errorf("item %s has %d bytes: Satchel keeps at most %d in one item", c.Name, len(c.Value), seal.MaxValue)
 		}
 		seen[c.Name] = true
+	}
+	return nil
+}
+
+// different checks the changes and returns those that change something.
+func (b *Backup) different(changes []Change) ([]Change, error) {
+	if err := checkChanges(changes); err != nil {
+		return nil, err
+	}
+	var list []Change
+	for _, c := range changes {
+		e := b.dev.items[c.Name]
+		if c.Remove && e == nil {
+			return nil, fmt.Errorf("%w: %s", ErrNoItem, c.Name)
+		}
 		if c.Remove || e == nil || e.lost || e.line.Required != c.Required || !e.line.Matches(c.Value) {
 			list = append(list, c)
 		}
@@ -257,7 +326,10 @@ func (b *Backup) different(changes []Change) ([]Change, error) {
 // objects that go up before the snapshot, already durable here.
 func (b *Backup) commitChanges(keys *seal.Keys, changes []Change, slots *[]seal.SlotName, objects []string) error {
 	d := b.dev
-	gen := d.head.Generation + 1
+	if err := d.room(changes); err != nil {
+		return err
+	}
+	gen := d.head().Generation + 1
 	b.cfg.progress(Sealing, "", 0, len(changes))
 	var entries []*entry
 	for i, c := range changes {
@@ -271,7 +343,7 @@ func (b *Backup) commitChanges(keys *seal.Keys, changes []Change, slots *[]seal.
 		entries = append(entries, e)
 		b.cfg.progress(Sealing, "", i+1, len(changes))
 	}
-	snap := &seal.Snapshot{Generation: gen, Parent: d.head, Time: b.cfg.Now(), Software: b.cfg.Software, Kind: seal.Delta}
+	snap := &seal.Snapshot{Generation: gen, Parent: d.head(), Time: b.cfg.Now(), Software: b.cfg.Software, Kind: seal.Delta}
 	if slots != nil {
 		snap.HasSlots, snap.Slots = true, slices.Clone(*slots)
 	}
@@ -284,8 +356,27 @@ func (b *Backup) commitChanges(keys *seal.Keys, changes []Change, slots *[]seal.
 			snap.Slots = slices.Clone(d.slots)
 		}
 	}
-	return d.commitSnapshot(snap, lines, objects)
+	return b.commitSnapshot(snap, lines, objects)
 }
+
+// room returns an error if a checkpoint could not list the items any more after
+// the changes.
+func (d *device) room(changes []Change) error {
+	n, size := len(d.items), d.listed
+	for _, c := range changes {
+		if d.items[c.Name] == nil {
+			n++
+			size += lineSize(&entry{line: seal.Item{Name: c.Name}})
+		}
+	}
+	if n > seal.MaxItems || size > seal.MaxSnapshot-maxSlotLines {
+		return fmt.Errorf("%d items: a backup does not hold so many", n)
+	}
+	return nil
+}
+
+// maxSlotLines is at least what the lines that are not items take in a checkpoint.
+const maxSlotLines = 64 << 10
 
 // sealChange keeps a change's value on this device, and its object if it needs
 // one. It returns the new entry and the object's path.
@@ -338,14 +429,21 @@ func (d *device) whole(changes []*entry) []*entry {
 
 // checkpointDue reports whether the deltas outweigh a checkpoint.
 func (d *device) checkpointDue() bool {
-	deltas := len(d.chain) - 1
-	return len(d.chain) == 0 || deltas >= seal.MaxDeltas || deltas >= 64 && d.deltaSize >= max(d.checkSize, int64(len(d.items))*200)
+	if len(d.chain) == 0 {
+		return true
+	}
+	deltas, size := d.chain[1:], int64(0)
+	for _, s := range deltas {
+		size += s.size
+	}
+	return len(deltas) >= seal.MaxDeltas || len(deltas) >= 64 && size >= max(d.chain[0].size, int64(len(d.items))*200)
 }
 
 // commitSnapshot seals the snapshot with the lines of the entries, journals its
 // object and commits it. The entries' lines afterwards refer to the snapshot
 // where it carries their value.
-func (d *device) commitSnapshot(snap *seal.Snapshot, entries []*entry, objects []string) error {
+func (b *Backup) commitSnapshot(snap *seal.Snapshot, entries []*entry, objects []string) error {
+	d := b.dev
 	for _, e := range entries {
 		snap.Items = append(snap.Items, e.line)
 	}
@@ -356,25 +454,21 @@ func (d *device) commitSnapshot(snap *seal.Snapshot, entries []*entry, objects [
 	if err := d.putObject(name.Hash, data); err != nil {
 		return err
 	}
-	c := &commitRecord{
-		Snapshot: name.String(), Time: snap.Time, Size: int64(len(data)), Whole: snap.Kind == seal.Checkpoint,
-		Queue: []stepRecord{{Snapshot: name.String(), Objects: append(slices.Clone(objects), name.Path())}},
-	}
-	for _, e := range entries {
-		r := e.record()
-		if e.line.Inline {
-			r.In = name.String()
-		}
-		c.Items = append(c.Items, r)
+	c := commitRecord{
+		Time: snap.Time, Whole: snap.Kind == seal.Checkpoint,
+		Steps: []stepRecord{{name.String(), int64(len(data)), append(slices.Clone(objects), name.Path())}},
 	}
 	if snap.HasSlots {
-		paths := []string{}
-		for _, s := range snap.Slots {
-			paths = append(paths, s.Path())
-		}
-		c.Slots = &paths
+		c.Slots = new(slotPaths(snap.Slots))
 	}
-	return d.commit(c)
+	for _, e := range entries {
+		if e.line.Inline {
+			e.line.Inline, e.line.Data, e.line.In = false, nil, name
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return d.commit(c, entries)
 }
 
 // look is what a glance at the places showed before a write.
@@ -384,10 +478,13 @@ type look struct {
 }
 
 // look lists the snapshots of every place and returns ErrOtherDevice if another
-// device has become the writer (R16). A place that cannot be listed is left
-// alone until it can (R2).
+// device has become the writer (R16), or ErrDeleted. A place that cannot be listed
+// is left alone until it can (R2).
 func (b *Backup) look(ctx context.Context) ([]look, error) {
 	d := b.dev
+	if d.deleted {
+		return nil, ErrDeleted
+	}
 	looks := make([]look, len(b.cfg.Places))
 	var other error
 	for i, p := range b.cfg.Places {
@@ -397,20 +494,80 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 			looks[i].err = err
 			continue
 		}
+		var verified seal.SnapshotName
+		if st := d.places[p.Address]; st != nil {
+			verified = st.verified
+		}
+		listed := map[seal.SnapshotName]bool{} // of those that matter below
 		for _, o := range list {
-			n, ok := seal.ParseSnapshotPath(o.Name[len(d.info.Folder)+1:])
-			if ok && d.foreign(n) {
-				other = fmt.Errorf("%w: device %s wrote generation %d in epoch %d in %s; this device is %s in epoch %d",
+			n, ok := seal.ParseSnapshotPath(below(d.info.Folder, o.Name))
+			if !ok {
+				continue
+			}
+			if d.foreign(n) {
+				err := fmt.Errorf("%w: device %s wrote generation %d in epoch %d in %s; this device is %s in epoch %d",
 					ErrOtherDevice, n.Device, n.Generation, n.Epoch, p.Address, d.key.Device(), d.key.Epoch())
-				b.setPlace(p.Address, HealthOtherDevice, other)
+				b.setPlace(p.Address, HealthOtherDevice, err)
+				other = cmp.Or(other, err)
 				break
 			}
+			if n == verified || d.index(n) >= 0 {
+				listed[n] = true
+			}
+		}
+		if other == nil {
+			looks[i].err = b.lookForLoss(ctx, p, listed)
 		}
 	}
 	if other != nil {
 		return nil, errors.Join(other, d.savePlaces())
 	}
-	return looks, ctx.Err()
+	return looks, nil
+}
+
+// lookForLoss compares the snapshots that a place lists with those that it is
+// known to hold. If one is gone, the folder was emptied or put back to an older
+// day: the place then counts for nothing until all was put there again (R8). A
+// listing may lag, so the place is asked for the snapshot before that.
+func (b *Backup) lookForLoss(ctx context.Context, p store.Place, listed map[seal.SnapshotName]bool) error {
+	d := b.dev
+	st := d.places[p.Address]
+	if st == nil || st.verified.IsZero() {
+		return nil
+	}
+	n := st.verified
+	for _, s := range d.chain[:d.index(n)+1] {
+		if !listed[s.name] {
+			n = s.name
+			break
+		}
+	}
+	if listed[n] {
+		return nil
+	}
+	_, err := p.Store.Get(ctx, d.info.Folder+"/"+n.Path(), n.Hash, seal.MaxObject)
+	switch {
+	case errors.Is(err, store.ErrNotExist):
+		err = ErrMissing
+	case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrTooLarge):
+		err = seal.ErrDamaged
+	default:
+		return err
+	}
+	b.cfg.Logger.Warn("place lost what it held", "store", p.Address, "generation", n.Generation, "err", err)
+	b.setPlace(p.Address, healthOf(err), fmt.Errorf("object %s: %w", n.Path(), err))
+	b.change(st.lose)
+	return nil
+}
+
+// below returns the part of an object's name below the folder, "" if it is not in
+// there.
+func below(folder, name string) string {
+	rest, ok := strings.CutPrefix(name, folder+"/")
+	if !ok {
+		return ""
+	}
+	return rest
 }
 
 // foreign reports whether a snapshot means that this device is not the only
@@ -418,32 +575,41 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 // snapshot of its own than it wrote.
 func (d *device) foreign(n seal.SnapshotName) bool {
 	switch {
+	case d.strangers[n]:
+		return false
 	case n.Epoch != d.key.Epoch():
 		return n.Epoch > d.key.Epoch()
 	case n.Device != d.key.Device():
 		return true
-	case n.Generation > d.head.Generation:
-		return true
-	case n.Generation >= d.chain[0].Generation:
-		return !slices.Contains(d.chain, n)
+	case n.Generation >= d.chain[0].name.Generation:
+		return d.index(n) < 0
 	}
 	return false // older than what this device remembers
 }
 
 // setPlace records how a place stands. What was verified there stays.
 func (b *Backup) setPlace(address string, h Health, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	st := b.place(address)
+	st.health, st.err = h, err
+}
+
+// place returns what is known of a place, to be changed. The caller holds mu.
+func (b *Backup) place(address string) *placeState {
 	st := b.dev.places[address]
 	if st == nil {
-		st = &placeState{}
+		st = &placeState{health: HealthUnknown}
 		b.dev.places[address] = st
 	}
-	st.health, st.err = h, err
+	return st
 }
 
 // sync brings to every place what it lacks, in order, each object read back and
 // compared before the next (R1). It returns ErrNotProtected with the first
 // reason unless enough places then hold the newest snapshot.
 func (b *Backup) sync(ctx context.Context, looks []look) error {
+	d := b.dev
 	var errs []error
 	verified := false
 	for _, l := range looks {
@@ -456,70 +622,83 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 		if err != nil {
 			b.setPlace(l.place.Address, healthOf(err), err)
 			errs = append(errs, fmt.Errorf("%s: %w", l.place.Address, err))
-			b.cfg.Logger.Warn("place is behind", "store", l.place.Address, "generation", b.dev.head.Generation, "err", err)
+			b.cfg.Logger.Warn("place is behind", "store", l.place.Address, "generation", d.head().Generation, "err", err)
 		}
 	}
 	ok := b.protected()
 	if ok && verified {
-		b.dev.verified = b.cfg.Now()
+		b.change(func() { d.verified = b.cfg.Now() })
 	}
-	if err := b.dev.savePlaces(); err != nil {
+	if err := d.savePlaces(); err != nil {
 		return fmt.Errorf("%w: recording it on this device: %w", ErrNotProtected, err)
 	}
+	b.tidy()
 	if !ok {
 		if len(errs) == 0 {
-			return fmt.Errorf("%w: no places", ErrNotProtected)
+			errs = append(errs, errors.New("too few places"))
 		}
 		return fmt.Errorf("%w: %w", ErrNotProtected, errors.Join(errs...))
 	}
-	if len(b.dev.queue) == 0 && len(b.dev.chain) == 1 {
-		// After a checkpoint that every place has.
-		return b.dev.sweep()
-	}
 	return nil
+}
+
+// maxGarbage is how many bytes this device keeps for nothing before it sweeps.
+const maxGarbage = 32 << 20
+
+// tidy keeps the device's directory small. Its failure harms nothing.
+func (b *Backup) tidy() {
+	err := b.dev.compact()
+	if err == nil && (len(b.dev.chain) == 1 || b.dev.garbage > maxGarbage) {
+		err = b.dev.sweep(b.cfg.Places)
+	}
+	if err != nil {
+		b.cfg.Logger.Warn("tidying this device's directory", "err", err)
+	}
 }
 
 // push brings one place up to date and reports whether anything was read back
 // and compared for it.
 func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err error) {
 	d := b.dev
-	st := d.places[p.Address]
-	if st == nil {
-		st = &placeState{health: HealthUnknown}
-		d.places[p.Address] = st
-	}
-	if st.verified == d.head {
-		st.health, st.err = HealthProtected, nil
+	b.mu.Lock()
+	st := b.place(p.Address)
+	b.mu.Unlock()
+	if st.verified == d.head() {
+		b.setPlace(p.Address, HealthProtected, nil)
 		return false, nil
 	}
-	var steps []step
 	if st.verified.IsZero() {
 		if err := b.pushHints(ctx, p.Store); err != nil {
 			return false, err
 		}
-		steps = []step{{name: d.head, objects: d.liveObjects()}}
-	} else {
-		for _, s := range d.queue {
-			if s.name.Compare(st.verified) > 0 {
-				steps = append(steps, s)
-			}
-		}
 	}
+	steps := d.missingFrom(st.verified)
 	total, done := 0, 0
 	for _, s := range steps {
 		total += len(s.objects)
 	}
 	for _, s := range steps {
 		for _, path := range s.objects {
-			if err := b.pushObject(ctx, p, path); err != nil {
-				return verified, fmt.Errorf("object %s: %w", path, err)
+			if n, ok := seal.ParseSlotPath(path); ok && !slices.Contains(d.slots, n) {
+				continue // It was removed since.
+			}
+			if !st.held[path] {
+				if err := b.pushObject(ctx, p, path); err != nil {
+					return verified, fmt.Errorf("object %s: %w", path, err)
+				}
+				if st.held == nil {
+					st.held = map[string]bool{}
+				}
+				st.held[path] = true
 			}
 			done++
 			b.cfg.progress(Uploading, p.Address, done, total)
 		}
 		// If we crash here the place has the step and we do not know: it is
 		// sent again, the same bytes.
-		st.verified, st.at, st.health, st.err = s.name, b.cfg.Now(), HealthProtected, nil
+		b.change(func() {
+			st.verified, st.at, st.health, st.err, st.held = s.name, b.cfg.Now(), HealthProtected, nil, nil
+		})
 		verified = true
 	}
 	return verified, nil
@@ -537,67 +716,81 @@ func (b *Backup) pushHints(ctx context.Context, st store.Store) error {
 	return nil
 }
 
-// pushObject puts one object, fetches it again by name and compares.
-func (b *Backup) pushObject(ctx context.Context, p store.Place, path string) error {
-	if b.have[p.Address][path] {
-		return nil
-	}
+// sealed returns the sealed object of a path: this device's copy or, if that is
+// lost or damaged, that of a place, which is kept here again.
+func (b *Backup) sealed(ctx context.Context, path string) ([]byte, error) {
 	hash := hashOf(path)
 	data, err := b.dev.object(hash)
-	if err != nil {
-		return fmt.Errorf("this device's copy: %w", err)
+	if err == nil {
+		return data, nil
 	}
-	name := b.dev.info.Folder + "/" + path
-	err = p.Store.Put(ctx, name, data)
-	if errors.Is(err, store.ErrExist) || err == nil && !b.readsBack(ctx, p, name, hash, data) {
-		// Bytes under this name that do not have the hash in it are torn: only
-		// who has the right ones may replace them.
-		if err := b.removeTorn(ctx, p.Store, name, hash); err != nil {
-			return err
+	b.cfg.Logger.Warn("this device's copy of an object cannot be read", "object", path, "err", err)
+	for _, p := range b.cfg.Places {
+		data, getErr := p.Store.Get(ctx, b.dev.info.Folder+"/"+path, hash, seal.MaxObject)
+		if getErr == nil && hash.Matches(data) {
+			return data, b.dev.putObject(hash, data)
 		}
-		err = p.Store.Put(ctx, name, data)
-	} else if err == nil {
-		return nil
 	}
+	return nil, &localError{err}
+}
+
+// localError is an error of this device's own copy of something, and says nothing
+// about a place.
+type localError struct{ err error }
+
+func (e *localError) Error() string {
+	return "this device's copy, and no place has it: " + e.err.Error()
+}
+func (e *localError) Unwrap() error { return e.err }
+
+// pushObject puts one object, fetches it again by name and compares.
+func (b *Backup) pushObject(ctx context.Context, p store.Place, path string) error {
+	data, err := b.sealed(ctx, path)
 	if err != nil {
 		return err
 	}
-	got, err := p.Store.Get(ctx, name, hash, int64(len(data)))
-	if err != nil {
-		return fmt.Errorf("reading it back: %w", notHeld(err))
+	name := b.dev.info.Folder + "/" + path
+	err = p.Store.Put(ctx, name, data)
+	if err != nil && !errors.Is(err, store.ErrExist) {
+		return err
 	}
-	if !bytes.Equal(got, data) {
-		return fmt.Errorf("reading it back: %w", store.ErrDamaged)
+	if b.readsBack(ctx, p, name, data) == nil {
+		return nil
+	}
+	// Bytes under this name that do not have the hash in it are torn: only who
+	// has the right ones may replace them.
+	if err := b.removeTorn(ctx, p.Store, name); err != nil {
+		return err
+	}
+	if err := p.Store.Put(ctx, name, data); err != nil {
+		return err
+	}
+	return b.readsBack(ctx, p, name, data)
+}
+
+// readsBack returns nil if the place gives back what was put.
+func (b *Backup) readsBack(ctx context.Context, p store.Place, name string, data []byte) error {
+	got, err := p.Store.Get(ctx, name, store.Sum(data), int64(len(data)))
+	switch {
+	case errors.Is(err, store.ErrNotExist):
+		err = fmt.Errorf("the place said it had taken it: %w", ErrMissing)
+	case errors.Is(err, store.ErrTooLarge), err == nil && !bytes.Equal(got, data):
+		err = store.ErrDamaged
+	}
+	if err != nil {
+		return fmt.Errorf("reading it back: %w", err)
 	}
 	return nil
 }
 
-// readsBack reports whether the place gives back what was put.
-func (b *Backup) readsBack(ctx context.Context, p store.Place, name string, hash store.Hash, data []byte) bool {
-	got, err := p.Store.Get(ctx, name, hash, int64(len(data)))
-	return err == nil && bytes.Equal(got, data)
-}
-
-// notHeld names the error of a place that took an object and does not have it.
-func notHeld(err error) error {
-	if errors.Is(err, store.ErrNotExist) {
-		return fmt.Errorf("the place said it had taken it: %w", ErrMissing)
-	}
-	if errors.Is(err, store.ErrTooLarge) {
-		return store.ErrDamaged
-	}
-	return err
-}
-
 // removeTorn deletes the objects of exactly this name, unless one of them has
-// the right bytes.
-func (b *Backup) removeTorn(ctx context.Context, st store.Store, name string, hash store.Hash) error {
-	if _, err := st.Get(ctx, name, hash, seal.MaxObject); err == nil {
+// the hash in it.
+func (b *Backup) removeTorn(ctx context.Context, st store.Store, name string) error {
+	_, err := st.Get(ctx, name, hashOf(name), seal.MaxObject)
+	if errors.Is(err, store.ErrNotExist) || err == nil {
 		return nil
-	} else if !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrTooLarge) {
-		if errors.Is(err, store.ErrNotExist) {
-			return nil
-		}
+	}
+	if !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrTooLarge) {
 		return err
 	}
 	list, err := st.List(ctx, name)
@@ -616,6 +809,9 @@ func (b *Backup) removeTorn(ctx context.Context, st store.Store, name string, ha
 
 // healthOf names the state of a place by the error that it gave.
 func healthOf(err error) Health {
+	if _, ok := errors.AsType[*localError](err); ok {
+		return HealthFailed
+	}
 	for _, h := range []struct {
 		err    error
 		health Health
@@ -626,6 +822,7 @@ func healthOf(err error) Health {
 		{store.ErrDamaged, HealthDamaged},
 		{seal.ErrDamaged, HealthDamaged},
 		{ErrMissing, HealthMissing},
+		{errBehind, HealthBehind},
 		{ErrOtherDevice, HealthOtherDevice},
 		{store.ErrUnreachable, HealthUnreachable},
 		{store.ErrListing, HealthUnreachable},

@@ -50,10 +50,12 @@ func (r *Report) err() error {
 // joins the findings otherwise. A place in which something is wrong gets
 // everything that it lacks with the next Save or Sync.
 func (b *Backup) Check(ctx context.Context) (Report, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	d := b.dev
 	var r Report
+	if err := b.begin(); err != nil {
+		return r, err
+	}
+	defer b.op.Unlock()
+	d := b.dev
 	whole := 0
 	for _, p := range b.cfg.Places {
 		before := len(r.Findings)
@@ -61,25 +63,40 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 			r.add(p.Address, "", err)
 		}
 		if ctx.Err() != nil {
+			r.Places = b.placeStatus()
 			return r, ctx.Err()
 		}
 		bad := r.Findings[before:]
 		if len(bad) == 0 {
-			d.places[p.Address] = &placeState{verified: d.head, at: b.cfg.Now(), health: HealthProtected}
+			b.change(func() {
+				d.places[p.Address] = &placeState{verified: d.head(), at: b.cfg.Now(), health: HealthProtected}
+			})
 			whole++
 			continue
 		}
-		b.setPlace(p.Address, healthOf(bad[0].Err), bad[0].Err)
-		if d.places[p.Address].health.lost() {
-			d.places[p.Address].verified = seal.SnapshotName{} // all of it is put and read back again
+		worst := bad[0].Err
+		for _, f := range bad {
+			if healthOf(f.Err).lost() {
+				worst = f.Err
+				break
+			}
+		}
+		b.setPlace(p.Address, healthOf(worst), worst)
+		if healthOf(worst).lost() {
+			b.change(d.places[p.Address].lose)
 		}
 	}
 	if whole >= b.cfg.Copies {
-		d.verified = b.cfg.Now()
+		b.change(func() { d.verified = b.cfg.Now() })
 	}
+	err := errors.Join(r.err(), d.savePlaces())
+	b.tidy()
 	r.Places = b.placeStatus()
-	return r, errors.Join(r.err(), d.savePlaces())
+	return r, err
 }
+
+// errBehind says that a place does not have an object yet, and never was said to.
+var errBehind = fmt.Errorf("not there yet: %w", ErrNotProtected)
 
 // checkPlace compares everything that the newest state needs.
 func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error {
@@ -89,7 +106,7 @@ func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error
 		return err
 	}
 	for _, o := range list {
-		path := o.Name[len(d.info.Folder)+1:]
+		path := below(d.info.Folder, o.Name)
 		if n, ok := seal.ParseSnapshotPath(path); ok && d.foreign(n) {
 			return fmt.Errorf("%w: generation %d in epoch %d", ErrOtherDevice, n.Generation, n.Epoch)
 		}
@@ -97,15 +114,31 @@ func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error
 			r.add(p.Address, path, errors.New("not in the list of slots: it was removed and came back, or is not of this backup"))
 		}
 	}
-	paths := d.liveObjects()
+	// What the place was said to hold and does not is missing; what comes after
+	// that is only late.
+	late := map[string]bool{}
+	if st := d.places[p.Address]; st == nil || st.verified != d.head() {
+		var verified seal.SnapshotName
+		if st != nil {
+			verified = st.verified
+		}
+		for _, s := range d.missingFrom(verified) {
+			for _, path := range s.objects {
+				late[path] = true
+			}
+		}
+	}
+	paths := d.liveObjects(0)
 	for i, path := range paths {
 		b.cfg.progress(Checking, p.Address, i, len(paths))
-		want, err := d.object(hashOf(path))
+		want, err := b.sealed(ctx, path)
 		if err != nil {
-			return fmt.Errorf("this device's copy of %s: %w", path, err)
+			return fmt.Errorf("%s: %w", path, err)
 		}
 		got, err := p.Store.Get(ctx, d.info.Folder+"/"+path, hashOf(path), int64(len(want)))
 		switch {
+		case errors.Is(err, store.ErrNotExist) && late[path]:
+			r.add(p.Address, path, errBehind)
 		case errors.Is(err, store.ErrNotExist):
 			r.add(p.Address, path, ErrMissing)
 		case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrTooLarge), err == nil && !bytes.Equal(got, want):
@@ -125,9 +158,11 @@ func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error
 // slot, compares every item, the fingerprint and the first addresses with this
 // device's, and writes nothing.
 func (b *Backup) Drill(ctx context.Context, s slot.Secret) (Report, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	var r Report
+	if err := b.begin(); err != nil {
+		return r, err
+	}
+	defer b.op.Unlock()
 	for _, p := range b.cfg.Places {
 		if err := b.drillPlace(ctx, p, s, &r); err != nil {
 			r.add(p.Address, "", err)
@@ -153,13 +188,13 @@ func (b *Backup) drillPlace(ctx context.Context, p store.Place, s slot.Secret, r
 		return pre.Problem
 	case pre.ID != d.info.ID || pre.Fingerprint != d.info.Fingerprint:
 		return ErrWrongWallet
-	case o.state.name.Compare(d.head) < 0:
-		return fmt.Errorf("%w: generation %d there, %d here", ErrOlder, pre.Generation, d.head.Generation)
-	case o.state.name != d.head:
+	case o.state.name.Compare(d.head()) < 0:
+		return fmt.Errorf("%w: generation %d there, %d here", ErrOlder, pre.Generation, d.head().Generation)
+	case o.state.name != d.head():
 		return fmt.Errorf("%w: generation %d in epoch %d there", ErrOtherDevice, pre.Generation, pre.Epoch)
 	}
 	names := o.inOrder()
-	var last *seal.Snapshot
+	var last carried
 	for i, name := range names {
 		b.cfg.progress(Comparing, p.Address, i, len(names))
 		theirs := o.state.items[name]

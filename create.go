@@ -7,6 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/slot"
@@ -25,21 +28,24 @@ func Create(ctx context.Context, cfg Config, p Plan) (*Backup, error) {
 	if len(p.Slots) == 0 {
 		return nil, errors.New("creating a backup: it needs a way in")
 	}
-	for _, c := range p.Items {
-		if err := seal.CheckItemName(c.Name); err != nil || c.Remove || seal.OwnerItem(c.Name) {
-			return nil, fmt.Errorf("creating a backup: unusable item: %w", errors.Join(err, ErrOwnerOnly))
-		}
+	if err := checkChanges(p.Items); err != nil {
+		return nil, fmt.Errorf("creating a backup: %w", err)
+	}
+	if i := slices.IndexFunc(p.Items, func(c Change) bool { return c.Remove }); i >= 0 {
+		return nil, fmt.Errorf("creating a backup: %w: %s", ErrNoItem, p.Items[i].Name)
 	}
 	owner, err := ownerItems(p.Keys)
 	if err != nil {
 		return nil, fmt.Errorf("creating a backup: %w", err)
 	}
-	keys := seal.NewKeys()
+	keys := unusedKeys(ctx, cfg, p.Label)
 	info := infoJSON{
 		Version: 1, ID: keys.ID().String(), Label: p.Label, Folder: seal.Folder(p.Label, keys.ID()),
 		Network: p.Keys.Network(), Fingerprint: p.Keys.Fingerprint(), Created: cfg.Now().UTC().Format(dayLayout),
 	}
-	err = stage(cfg, info, keys.Device(1, seal.NewDeviceID()), func(b *Backup) error {
+	device := keys.Device(1, seal.NewDeviceID())
+	info.Device = device.Device().String()
+	err = stage(cfg, info, device, func(b *Backup) error {
 		var slots []seal.SlotName
 		var objects []string
 		for _, s := range p.Slots {
@@ -54,7 +60,36 @@ func Create(ctx context.Context, cfg Config, p Plan) (*Backup, error) {
 	if err != nil {
 		return nil, fmt.Errorf("creating a backup: %w", err)
 	}
-	return takeUp(ctx, cfg, nil)
+	b, err := takeUp(ctx, cfg, nil)
+	if b == nil && !errors.Is(err, ErrBusy) {
+		// No place has heard of it yet, so it can be as if it had never been.
+		err = errors.Join(err, cfg.disk.RemoveAll(cfg.Dir), cfg.Keychain.Delete(localKeyName(info)))
+	}
+	return b, err
+}
+
+// unusedKeys returns the keys of a new backup whose folder is in no place yet, as
+// far as can be seen: the names of two folders may be the same by chance, and then
+// neither device could tell whose snapshots are in there (R3).
+func unusedKeys(ctx context.Context, cfg Config, label string) *seal.Keys {
+	taken := map[string]bool{}
+	for _, p := range cfg.Places {
+		folder := seal.Folder(label, seal.BackupID{})
+		list, err := p.Store.List(ctx, folder[:len(folder)-4])
+		if err != nil {
+			continue // It cannot be asked now, and two of 65,536 are unlikely to meet.
+		}
+		for _, o := range list {
+			folder, _, _ := strings.Cut(o.Name, "/")
+			taken[folder] = true
+		}
+	}
+	for range 1000 {
+		if k := seal.NewKeys(); !taken[seal.Folder(label, k.ID())] {
+			return k
+		}
+	}
+	return seal.NewKeys() // All of them seem to be taken, so the place is not to be believed.
 }
 
 // ownerItems returns the items that follow from the keys of a wallet.
@@ -109,29 +144,72 @@ func stage(cfg Config, info infoJSON, key *seal.DeviceKey, fill func(b *Backup) 
 	if err := vacant(cfg, info); err != nil {
 		return err
 	}
-	staging := filepath.Join(filepath.Dir(cfg.Dir), stagingPrefix+key.Device().String())
+	parent := filepath.Dir(cfg.Dir)
+	cleanStaging(cfg, parent)
+	staging := filepath.Join(parent, stagingPrefix+info.Device)
 	if err := os.Mkdir(staging, 0o700); err != nil {
 		return err
 	}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, cfg.disk.RemoveAll(staging), cfg.Keychain.Delete(localKeyName(info)))
+		if err == nil {
+			return
 		}
+		// The rename may have happened before the error.
+		if here, infoErr := readInfo(cfg.disk, cfg.Dir); infoErr == nil && here.Device == info.Device {
+			err = errors.Join(err, cfg.disk.RemoveAll(cfg.Dir))
+		}
+		err = errors.Join(err, cfg.disk.RemoveAll(staging), cfg.Keychain.Delete(localKeyName(info)))
 	}()
-	info.Device = key.Device().String()
 	dev, err := newDevice(cfg, staging, info, key)
 	if err != nil {
 		return err
 	}
+	defer dev.close()
 	if err := fill(&Backup{cfg: cfg, dev: dev}); err != nil {
+		return err
+	}
+	// Up to here a crash leaves a directory that nobody takes for a wallet.
+	if err := cfg.disk.SyncTree(staging); err != nil {
+		return err
+	}
+	if err := dev.close(); err != nil {
 		return err
 	}
 	return cfg.disk.RenameDir(staging, cfg.Dir)
 }
 
 // stagingPrefix begins the name of a directory in which a wallet is being made
-// or restored.
+// or restored, or that is being forgotten.
 const stagingPrefix = ".satchel-staging-"
+
+// cleanStaging removes what crashes left in the parent directory, keys in the
+// keychain included. What cannot be removed harms nothing.
+func cleanStaging(cfg Config, parent string) {
+	names, _ := readDirNames(parent)
+	for _, name := range names {
+		device, ok := strings.CutPrefix(name, stagingPrefix)
+		if !ok {
+			continue
+		}
+		dir := filepath.Join(parent, name)
+		// One that is young may not have taken its lock yet.
+		st, err := os.Lstat(dir)
+		if err != nil || !st.IsDir() || time.Since(st.ModTime()) < time.Minute {
+			continue
+		}
+		lock, err := cfg.disk.Lock(filepath.Join(dir, lockFile))
+		if err != nil {
+			continue // Somebody is at work in it.
+		}
+		lock.Unlock()
+		if info, err := readInfo(cfg.disk, dir); err == nil && info.Device == device && cfg.Keychain.Delete(localKeyName(info)) != nil {
+			continue
+		}
+		if err := cfg.disk.RemoveAll(dir); err != nil {
+			cfg.Logger.Warn("removing what a crash left", "err", err)
+		}
+	}
+}
 
 // vacant returns an error unless there is no wallet at cfg.Dir (R3, R15).
 func vacant(cfg Config, info infoJSON) error {
@@ -148,17 +226,17 @@ func vacant(cfg Config, info infoJSON) error {
 	return nil
 }
 
-// takeUp opens the directory that stage made and brings it to the places. The
-// Backup is not nil as soon as the wallet is safe on this device.
-func takeUp(ctx context.Context, cfg Config, have map[string]map[string]bool) (*Backup, error) {
+// takeUp opens the directory that stage made and brings it to the places; held
+// are paths that were fetched from each just now. The Backup is not nil as soon as
+// the wallet is safe on this device.
+func takeUp(ctx context.Context, cfg Config, held map[string]map[string]bool) (*Backup, error) {
 	b, err := Open(cfg)
 	if err != nil {
 		return nil, err
 	}
-	b.have = have
+	for address, paths := range held {
+		b.place(address).held = paths
+	}
 	_, err = b.Sync(ctx)
-	b.mu.Lock()
-	b.have = nil
-	b.mu.Unlock()
 	return b, err
 }

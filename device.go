@@ -1,6 +1,7 @@
 package satchel
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/rand"
@@ -135,6 +136,7 @@ type entry struct {
 // which they must arrive. The snapshot is the last.
 type step struct {
 	name    seal.SnapshotName
+	size    int64    // bytes of the snapshot's object
 	objects []string // paths below the backup's folder
 }
 
@@ -144,36 +146,72 @@ type placeState struct {
 	at       time.Time
 	health   Health
 	err      error
+
+	held map[string]bool // paths beyond verified that this process read back there; may be nil
 }
 
-// device is a device's directory, open. Backup guards it with its lock.
+// lose forgets what the place was known to hold: all of it is put and read back
+// again.
+func (st *placeState) lose() { st.verified, st.held = seal.SnapshotName{}, nil }
+
+// device is a device's directory, open. Backup says who may use it when.
 type device struct {
-	disk  durable.Disk
-	dir   string
-	info  infoJSON
-	lock  *durable.Lock
-	log   *durable.Log
-	seal  localSeal
-	key   *seal.DeviceKey
-	items map[string]*entry
-	slots []seal.SlotName
+	disk     durable.Disk
+	keychain Keychain
+	dir      string
+	staging  bool // being made: nothing is flushed before it is whole
+	info     infoJSON
+	lock     *durable.Lock
+	log      *durable.Log
+	base     int64 // length of the log when it was last written anew
+	stale    bool  // the log must be read again before the next use
+	seal     localSeal
+	key      *seal.DeviceKey
+	items    map[string]*entry
+	slots    []seal.SlotName
 
-	head      seal.SnapshotName
-	headTime  time.Time
-	chain     []seal.SnapshotName // the newest checkpoint and the deltas after it
-	deltaSize int64               // bytes of those deltas
-	checkSize int64               // bytes of that checkpoint
+	headTime time.Time
+	chain    []step // the newest checkpoint and the deltas after it; the last is the newest
+	listed   int64  // at most so many bytes a checkpoint needs to list the items
+	garbage  int64  // about so many bytes in objects/ are of values that were replaced
 
-	queue    []step // commits that some place may lack
+	strangers map[seal.SnapshotName]bool // in the places, and known not to be of this backup
+	deleted   bool                       // the owner deleted the backup
+
 	places   map[string]*placeState
+	recorded []byte    // the last places record
 	verified time.Time // when enough places last held the newest generation
 }
 
-// The records of the log, as JSON. Exactly one member is set.
+// head returns the name of the newest snapshot, zero if there is none yet.
+func (d *device) head() seal.SnapshotName {
+	if len(d.chain) == 0 {
+		return seal.SnapshotName{}
+	}
+	return d.chain[len(d.chain)-1].name
+}
+
+// index returns the snapshot's place in the chain, or -1. Generations in a chain
+// follow one another.
+func (d *device) index(n seal.SnapshotName) int {
+	if len(d.chain) == 0 || n.Generation < d.chain[0].name.Generation {
+		return -1
+	}
+	if i := n.Generation - d.chain[0].name.Generation; i < uint64(len(d.chain)) && d.chain[i].name == n {
+		return int(i)
+	}
+	return -1
+}
+
+// The records of the log, as JSON. Exactly one member is set. A log that is
+// written anew has one device record, then commit records with the whole state,
+// and then the others.
 type record struct {
-	Device *deviceRecord `json:"device,omitempty"`
-	Commit *commitRecord `json:"commit,omitempty"`
-	Places *placesRecord `json:"places,omitempty"`
+	Device    *deviceRecord `json:"device,omitempty"`
+	Commit    *commitRecord `json:"commit,omitempty"`
+	Places    *placesRecord `json:"places,omitempty"`
+	Strangers []string      `json:"strangers,omitempty"` // names of snapshots
+	Deleted   bool          `json:"deleted,omitempty"`
 }
 
 type deviceRecord struct {
@@ -181,19 +219,23 @@ type deviceRecord struct {
 }
 
 type commitRecord struct {
-	Snapshot string       `json:"snapshot"`
-	Time     time.Time    `json:"time"`
-	Size     int64        `json:"size"`            // bytes of the snapshot's object
-	Whole    bool         `json:"whole,omitempty"` // a checkpoint: Items replace everything before
-	Items    []itemRecord `json:"items"`
-	Slots    *[]string    `json:"slots,omitempty"` // paths
-	Queue    []stepRecord `json:"queue"`           // steps to add; with Whole all that are left
+	Time  time.Time    `json:"time"`
+	Whole bool         `json:"whole,omitempty"` // replaces everything before
+	Steps []stepRecord `json:"steps"`           // to add to the chain
+	Slots *[]string    `json:"slots,omitempty"` // paths
+	Items []itemRecord `json:"items"`
+	More  bool         `json:"more,omitempty"` // the next record goes on with Items, and counts together with this one
 }
 
 type stepRecord struct {
 	Snapshot string   `json:"snapshot"`
+	Size     int64    `json:"size"`
 	Objects  []string `json:"objects"`
 }
+
+// maxCommit bounds the values in one commit record, well below what a record of
+// the log holds.
+const maxCommit = 8 << 20
 
 type itemRecord struct {
 	Name     string     `json:"name"`
@@ -252,29 +294,51 @@ func (r *itemRecord) entry() (*entry, error) {
 	return e, err
 }
 
-// newDevice makes a device's directory at dir, which must not exist, with a new
-// local key. The caller fills it, and renames it when it is whole.
-func newDevice(cfg Config, dir string, info infoJSON, key *seal.DeviceKey) (d *device, err error) {
-	local := secret.Random(32)
-	d = &device{disk: cfg.disk, dir: dir, info: info, key: key, items: map[string]*entry{}, places: map[string]*placeState{}}
-	if d.seal, err = newLocalSeal(local); err != nil {
+// newDevice makes a device's directory at dir, which exists and is empty, with a
+// new local key. The caller fills it, and renames it when it is whole.
+func newDevice(cfg Config, dir string, info infoJSON, key *seal.DeviceKey) (*device, error) {
+	d := &device{
+		disk: cfg.disk, keychain: cfg.Keychain, dir: dir, staging: true, info: info, key: key,
+		items: map[string]*entry{}, places: map[string]*placeState{}, strangers: map[seal.SnapshotName]bool{},
+	}
+	if err := d.make(cfg); err != nil {
+		d.close()
 		return nil, err
+	}
+	return d, nil
+}
+
+func (d *device) make(cfg Config) (err error) {
+	// Held while the directory is being made: one without is a crash's.
+	if d.lock, err = d.disk.Lock(filepath.Join(d.dir, lockFile)); err != nil {
+		return err
+	}
+	local := secret.Random(32)
+	if d.seal, err = newLocalSeal(local); err != nil {
+		return err
 	}
 	for _, sub := range []string{valuesDir, objectsDir} {
-		if err := d.disk.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			return nil, err
+		if err := d.disk.MkdirAll(filepath.Join(d.dir, sub), 0o700); err != nil {
+			return err
 		}
 	}
+	// Before the keychain, so that what a crash leaves there can be named.
 	if err := d.writeInfo(); err != nil {
-		return nil, err
+		return err
 	}
-	if err := cfg.Keychain.Set(localKeyName(info), local); err != nil {
-		return nil, fmt.Errorf("keeping the key of this device: %w", err)
+	name := localKeyName(d.info)
+	if err := cfg.Keychain.Set(name, local); err != nil {
+		return fmt.Errorf("keeping the key of this device: %w", err)
 	}
-	if d.log, _, _, err = d.disk.OpenLog(filepath.Join(dir, logFile)); err != nil {
-		return nil, err
+	again, err := cfg.Keychain.Get(name)
+	if err == nil && !again.Equal(local) {
+		err = errors.New("it is another one")
 	}
-	return d, d.append(record{Device: &deviceRecord{Key: key.Marshal().Open()}})
+	if err != nil {
+		return fmt.Errorf("%w: the keychain took it and does not give it back: %w", ErrDeviceKey, err)
+	}
+	d.log, _, _, err = d.disk.OpenLog(filepath.Join(d.dir, logFile))
+	return err
 }
 
 func (d *device) writeInfo() error {
@@ -290,7 +354,7 @@ func localKeyName(j infoJSON) string { return "device-" + j.ID + "-" + j.Device 
 
 // openDevice opens the directory and replays its log.
 func openDevice(cfg Config) (d *device, err error) {
-	d = &device{disk: cfg.disk, dir: cfg.Dir, items: map[string]*entry{}, places: map[string]*placeState{}}
+	d = &device{disk: cfg.disk, keychain: cfg.Keychain, dir: cfg.Dir}
 	if d.info, err = readInfo(d.disk, d.dir); err != nil {
 		return nil, err
 	}
@@ -300,39 +364,63 @@ func openDevice(cfg Config) (d *device, err error) {
 		}
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			d.close()
-		}
-	}()
-	local, err := cfg.Keychain.Get(localKeyName(d.info))
+	if err := d.load(); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// load replays the log. The caller holds the lock.
+func (d *device) load() error {
+	local, err := d.keychain.Get(localKeyName(d.info))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDeviceKey, err)
+		return fmt.Errorf("%w: %w", ErrDeviceKey, err)
 	}
 	if d.seal, err = newLocalSeal(local); err != nil {
-		return nil, err
+		return err
 	}
-	var records [][]byte
-	if d.log, records, _, err = d.disk.OpenLog(filepath.Join(d.dir, logFile)); err != nil {
-		return nil, err
+	path := filepath.Join(d.dir, logFile)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is missing: %w", logFile, seal.ErrDamaged)
 	}
+	log, records, _, err := d.disk.OpenLog(path)
+	if err != nil {
+		return err
+	}
+	d.log, d.key, d.chain, d.slots, d.deleted, d.verified = log, nil, nil, nil, false, time.Time{}
+	d.items, d.places, d.strangers = map[string]*entry{}, map[string]*placeState{}, map[seal.SnapshotName]bool{}
+	d.base, d.listed, d.garbage, d.recorded = log.Size(), 0, 0, nil
+	var commit *commitRecord // begun, and going on with the next record
 	for i, sealed := range records {
 		plain, err := d.seal.open(logFile, sealed)
 		if err != nil {
-			return nil, fmt.Errorf("reading record %d of this device: %w", i, err)
+			return fmt.Errorf("reading record %d of this device: %w", i, err)
 		}
 		var r record
 		if err := json.Unmarshal(plain, &r); err != nil {
-			return nil, fmt.Errorf("reading record %d of this device: %w", i, seal.ErrDamaged)
+			return fmt.Errorf("reading record %d of this device: %w", i, seal.ErrDamaged)
+		}
+		if commit != nil {
+			if r.Commit == nil {
+				return fmt.Errorf("reading record %d of this device: %w", i, seal.ErrDamaged)
+			}
+			commit.Items, commit.More = append(commit.Items, r.Commit.Items...), r.Commit.More
+			r.Commit = commit
+		}
+		if commit = nil; r.Commit != nil && r.Commit.More {
+			commit = r.Commit
+			continue
 		}
 		if err := d.replay(&r); err != nil {
-			return nil, fmt.Errorf("reading record %d of this device: %w", i, err)
+			return fmt.Errorf("reading record %d of this device: %w", i, err)
 		}
 	}
-	if d.key == nil || d.head.IsZero() || d.key.Backup().String() != d.info.ID {
-		return nil, fmt.Errorf("reading this device's record: %w", seal.ErrDamaged)
+	if d.key == nil || commit != nil || len(d.chain) == 0 || d.key.Backup().String() != d.info.ID || d.key.Device().String() != d.info.Device {
+		return fmt.Errorf("reading this device's record: %w", seal.ErrDamaged)
 	}
-	return d, nil
+	d.stale = false
+	return nil
 }
 
 func (d *device) close() error {
@@ -344,13 +432,31 @@ func (d *device) close() error {
 	return l.Unlock()
 }
 
-// append makes a record durable. The caller then replays it.
-func (d *device) append(r record) error {
-	b, err := json.Marshal(r)
+// append makes records durable, all or none. The caller then replays them.
+func (d *device) append(list ...record) error {
+	sealed, err := d.sealRecords(list)
 	if err != nil {
 		return err
 	}
-	return d.log.Append(d.seal.seal(logFile, b))
+	return d.logged(d.log.AppendAll(sealed))
+}
+
+func (d *device) sealRecords(list []record) ([][]byte, error) {
+	sealed := make([][]byte, len(list))
+	for i := range list {
+		b, err := json.Marshal(&list[i])
+		if err != nil {
+			return nil, err
+		}
+		sealed[i] = d.seal.seal(logFile, b)
+	}
+	return sealed, nil
+}
+
+// logged notes an error of the log after which its file must be read again.
+func (d *device) logged(err error) error {
+	d.stale = d.stale || errors.Is(err, durable.ErrReopen)
+	return err
 }
 
 // replay brings the state in memory to what a record says.
@@ -373,16 +479,35 @@ func (d *device) replay(r *record) (err error) {
 			d.places[addr] = st
 		}
 		d.verified = r.Places.Verified
-		d.trimQueue()
+		return nil
+	case len(r.Strangers) > 0:
+		for _, s := range r.Strangers {
+			n, err := seal.ParseSnapshotName(s)
+			if err != nil {
+				return err
+			}
+			d.strangers[n] = true
+		}
+		return nil
+	case r.Deleted:
+		d.deleted = true
 		return nil
 	}
 	return seal.ErrDamaged
 }
 
-func (d *device) replayCommit(c *commitRecord) error {
-	name, err := seal.ParseSnapshotName(c.Snapshot)
-	if err != nil {
-		return err
+// replayCommit brings the state in memory to a commit. If it returns an error it
+// changed nothing.
+func (d *device) replayCommit(c *commitRecord) (err error) {
+	if d.key == nil || len(c.Steps) == 0 {
+		return seal.ErrDamaged
+	}
+	steps := make([]step, len(c.Steps))
+	for i, q := range c.Steps {
+		if steps[i].name, err = seal.ParseSnapshotName(q.Snapshot); err != nil {
+			return err
+		}
+		steps[i].size, steps[i].objects = q.Size, q.Objects
 	}
 	entries := make([]*entry, len(c.Items))
 	for i := range c.Items {
@@ -390,8 +515,9 @@ func (d *device) replayCommit(c *commitRecord) error {
 			return err
 		}
 	}
-	var slots []seal.SlotName
+	slots := d.slots
 	if c.Slots != nil {
+		slots = nil
 		for _, p := range *c.Slots {
 			sl, ok := seal.ParseSlotPath(p)
 			if !ok {
@@ -400,86 +526,117 @@ func (d *device) replayCommit(c *commitRecord) error {
 			slots = append(slots, sl)
 		}
 	}
-	steps := make([]step, len(c.Queue))
-	for i, q := range c.Queue {
-		if steps[i].name, err = seal.ParseSnapshotName(q.Snapshot); err != nil {
-			return err
-		}
-		steps[i].objects = q.Objects
+
+	old := d.items
+	if c.Whole {
+		d.items, d.chain, d.listed = make(map[string]*entry, len(entries)), nil, 0
 	}
-	d.apply(name, c, entries, slots, steps)
+	for _, e := range entries {
+		name := e.line.Name
+		if was := old[name]; was != nil && was.line.Version != e.line.Version {
+			d.garbage += was.line.Size
+		}
+		if was := d.items[name]; was != nil {
+			d.listed -= lineSize(was)
+			delete(d.items, name)
+		}
+		if e.line.Removed && !seal.OwnerItem(name) {
+			continue
+		}
+		d.items[name] = e
+		d.listed += lineSize(e)
+	}
+	d.slots, d.headTime, d.chain = slots, c.Time, append(d.chain, steps...)
 	return nil
 }
 
-// apply brings the state in memory to a commit.
-func (d *device) apply(name seal.SnapshotName, c *commitRecord, entries []*entry, slots []seal.SlotName, steps []step) {
-	if c.Whole {
-		clear(d.items)
-		d.chain, d.deltaSize, d.checkSize = nil, 0, c.Size
-		d.queue = nil
-	} else {
-		d.deltaSize += c.Size
-	}
-	for _, e := range entries {
-		if e.line.Removed && !seal.OwnerItem(e.line.Name) {
-			delete(d.items, e.line.Name)
-			continue
-		}
-		d.items[e.line.Name] = e
-	}
-	if c.Slots != nil {
-		d.slots = slots
-	}
-	d.chain = append(d.chain, name)
-	d.head, d.headTime = name, c.Time
-	d.queue = append(d.queue, steps...)
-}
+// lineSize returns at least the length of the line by which a checkpoint refers
+// to an item: 360 bytes beside its name, in which every byte could be escaped.
+func lineSize(e *entry) int64 { return 360 + 2*int64(len(e.line.Name)) }
 
-// trimQueue drops the steps that every known place has.
-func (d *device) trimQueue() {
-	if len(d.places) == 0 {
-		return
-	}
-	for len(d.queue) > 0 {
-		for _, p := range d.places {
-			if p.verified.Compare(d.queue[0].name) < 0 {
-				return
-			}
+// commitRecords returns a commit as records of bounded size.
+func commitRecords(c commitRecord, entries []*entry) []record {
+	var list []record
+	size := 0
+	for _, e := range entries {
+		if size > maxCommit {
+			c.More = true
+			whole := c
+			list = append(list, record{Commit: &whole})
+			c, size = commitRecord{}, 0
 		}
-		d.queue = d.queue[1:]
+		size += len(e.value) + int(lineSize(e))
+		c.Items = append(c.Items, e.record())
 	}
+	return append(list, record{Commit: &c})
 }
 
 // commit makes a snapshot this device's newest. The objects that it needs are
 // already durable in objects/. Before the append the old state counts, after it
 // the new one: that is the moment a change becomes safe on this device.
-func (d *device) commit(c *commitRecord) error {
-	r := record{Commit: c}
-	if !c.Whole {
-		if err := d.append(r); err != nil {
-			return err
-		}
-		return d.replay(&r)
+func (d *device) commit(c commitRecord, entries []*entry) error {
+	records := commitRecords(c, entries)
+	var err error
+	if c.Whole {
+		err = d.rewrite(records) // A checkpoint says everything, so the log begins anew with it.
+	} else {
+		err = d.append(records...)
 	}
-	// A checkpoint says everything, so the log begins anew with it.
-	var old []stepRecord
-	for _, s := range d.queue {
-		old = append(old, stepRecord{Snapshot: s.name.String(), Objects: s.objects})
-	}
-	c.Queue = append(old, c.Queue...)
-	all := []record{{Device: &deviceRecord{Key: d.key.Marshal().Open()}}, r, {Places: d.placesRecord()}}
-	sealed := make([][]byte, len(all))
-	for i, r := range all {
-		b, err := json.Marshal(r)
-		if err != nil {
-			return err
-		}
-		sealed[i] = d.seal.seal(logFile, b)
-	}
-	if err := d.log.Rewrite(sealed); err != nil {
+	if err != nil {
 		return err
 	}
-	return d.replay(&r)
+	for _, r := range records {
+		c.Items = append(c.Items, r.Commit.Items...)
+	}
+	return d.replayCommit(&c)
+}
+
+// rewrite replaces the log by the records of a whole commit and what goes with
+// every state.
+func (d *device) rewrite(commit []record) error {
+	places := d.placesRecord()
+	list := append([]record{{Device: &deviceRecord{Key: d.key.Marshal().Open()}}}, commit...)
+	list = append(list, record{Places: places})
+	if len(d.strangers) > 0 {
+		r := record{}
+		for n := range d.strangers {
+			r.Strangers = append(r.Strangers, n.String())
+		}
+		list = append(list, r)
+	}
+	if d.deleted {
+		list = append(list, record{Deleted: true})
+	}
+	sealed, err := d.sealRecords(list)
+	if err != nil {
+		return err
+	}
+	if err := d.logged(d.log.Rewrite(sealed)); err != nil {
+		return err
+	}
+	d.base, d.recorded = d.log.Size(), places.text()
+	return nil
+}
+
+// compact writes the log anew when most of it is out of date, so that neither
+// its length nor the time of the next start grows without end.
+func (d *device) compact() error {
+	if d.log.Size() < 4*d.base+1<<20 {
+		return nil
+	}
+	c := commitRecord{Whole: true, Time: d.headTime, Slots: new(slotPaths(d.slots))}
+	for _, s := range d.chain {
+		c.Steps = append(c.Steps, stepRecord{s.name.String(), s.size, s.objects})
+	}
+	return d.rewrite(commitRecords(c, slices.Collect(maps.Values(d.items))))
+}
+
+func slotPaths(slots []seal.SlotName) []string {
+	paths := make([]string, len(slots))
+	for i, s := range slots {
+		paths[i] = s.Path()
+	}
+	return paths
 }
 
 func (d *device) placesRecord() *placesRecord {
@@ -494,19 +651,36 @@ func (d *device) placesRecord() *placesRecord {
 	return r
 }
 
-// savePlaces records how the places stand.
+func (r *placesRecord) text() []byte {
+	b, _ := json.Marshal(r)
+	return b
+}
+
+// savePlaces records how the places stand, if that has changed.
 func (d *device) savePlaces() error {
-	r := record{Places: d.placesRecord()}
-	if err := d.append(r); err != nil {
+	r := d.placesRecord()
+	text := r.text()
+	if bytes.Equal(text, d.recorded) {
+		return nil
+	}
+	if err := d.append(record{Places: r}); err != nil {
 		return err
 	}
-	d.trimQueue()
+	d.recorded = text
 	return nil
+}
+
+// keepFile writes a file of this device that only the next commit will need.
+func (d *device) keepFile(path string, data []byte) error {
+	if d.staging {
+		return d.disk.WriteTree(path, data, 0o600)
+	}
+	return d.disk.WriteFile(path, data, 0o600)
 }
 
 // putObject keeps a sealed object on this device, durably.
 func (d *device) putObject(hash store.Hash, data []byte) error {
-	return d.disk.WriteFile(filepath.Join(d.dir, objectsDir, string(hash)), data, 0o600)
+	return d.keepFile(filepath.Join(d.dir, objectsDir, string(hash)), data)
 }
 
 // object returns the sealed object of a path, from this device.
@@ -536,7 +710,7 @@ func (d *device) putValue(l *seal.Item, value []byte) ([]byte, error) {
 	if len(value) <= seal.MaxInline {
 		return slices.Clone(value), nil
 	}
-	return nil, d.disk.WriteFile(d.valuePath(l), d.seal.seal(valueName(d.key, l), value), 0o600)
+	return nil, d.keepFile(d.valuePath(l), d.seal.seal(valueName(d.key, l), value))
 }
 
 // value returns an item's value from this device.
@@ -564,32 +738,48 @@ func (d *device) value(name string) ([]byte, error) {
 	return v, nil
 }
 
-// liveObjects returns the paths of everything the newest state needs, in the
-// order in which they must arrive in a place.
-func (d *device) liveObjects() []string {
+// liveObjects returns the paths of what the newest state needs and generations
+// up to after did not write, in the order in which they must arrive in a place;
+// after 0, all.
+func (d *device) liveObjects(after uint64) []string {
 	var paths []string
 	for _, s := range d.slots {
 		paths = append(paths, s.Path())
 	}
 	seen := map[string]bool{}
 	snapshots := map[seal.SnapshotName]bool{}
-	for _, n := range d.chain {
-		snapshots[n] = true
+	for _, s := range d.chain {
+		snapshots[s.name] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.items)) {
-		l := &d.items[name].line
-		if o, ok := d.key.ItemObject(l); ok && !seen[o.Path()] {
+		e := d.items[name]
+		if e.lost {
+			continue // A restore went on without it.
+		}
+		if o, ok := d.key.ItemObject(&e.line); ok && o.Version > after && !seen[o.Path()] {
 			seen[o.Path()] = true
 			paths = append(paths, o.Path())
 		}
-		if !l.Removed && !l.In.IsZero() {
-			snapshots[l.In] = true
+		if !e.line.Removed && !e.line.In.IsZero() {
+			snapshots[e.line.In] = true
 		}
 	}
 	for _, n := range slices.SortedFunc(maps.Keys(snapshots), seal.SnapshotName.Compare) {
-		paths = append(paths, n.Path())
+		if n.Generation > after {
+			paths = append(paths, n.Path())
+		}
 	}
 	return paths
+}
+
+// missingFrom returns what a place lacks that holds everything up to a snapshot,
+// as steps in their order. A place that is behind the checkpoint, or new, gets
+// everything that the newest state needs as one step.
+func (d *device) missingFrom(verified seal.SnapshotName) []step {
+	if i := d.index(verified); i >= 0 {
+		return d.chain[i+1:]
+	}
+	return []step{{name: d.head(), objects: d.liveObjects(verified.Generation)}}
 }
 
 // hashOf returns the hash in the name of an object.
@@ -599,27 +789,31 @@ func hashOf(path string) store.Hash {
 }
 
 func readDirNames(dir string) ([]string, error) {
-	list, err := os.ReadDir(dir)
+	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, len(list))
-	for i, e := range list {
-		names[i] = e.Name()
-	}
-	return names, nil
+	defer f.Close()
+	return f.Readdirnames(-1)
 }
 
 // sweep removes from this device objects and values that nothing needs: what a
-// crash left, and what newer snapshots replaced.
-func (d *device) sweep() error {
+// crash left, and what newer snapshots replaced. Where a place lacks some of the
+// chain, its objects stay. Nothing is flushed: what comes back is swept again.
+func (d *device) sweep(places []store.Place) error {
 	objects, values := map[string]bool{}, map[string]bool{}
-	for _, p := range d.liveObjects() {
+	for _, p := range d.liveObjects(0) {
 		objects[string(hashOf(p))] = true
 	}
-	for _, s := range d.queue {
-		for _, p := range s.objects {
-			objects[string(hashOf(p))] = true
+	for _, p := range places {
+		var verified seal.SnapshotName
+		if st := d.places[p.Address]; st != nil {
+			verified = st.verified
+		}
+		for _, s := range d.missingFrom(verified) {
+			for _, p := range s.objects {
+				objects[string(hashOf(p))] = true
+			}
 		}
 	}
 	for _, e := range d.items {
@@ -632,11 +826,12 @@ func (d *device) sweep() error {
 		}
 		for _, n := range names {
 			if !keep[n] {
-				if err := d.disk.Remove(filepath.Join(d.dir, dir, n)); err != nil {
+				if err := os.Remove(filepath.Join(d.dir, dir, n)); err != nil {
 					return err
 				}
 			}
 		}
 	}
+	d.garbage = 0
 	return nil
 }

@@ -54,6 +54,9 @@ var (
 	// ErrDeviceKey says that this device's own key cannot be had: the keychain
 	// is locked, or has lost it. The backup can still be restored.
 	ErrDeviceKey = errors.New("the key of this device cannot be read")
+	// ErrDeleted says that the backup was deleted by its owner. Nothing is written
+	// to its places any more.
+	ErrDeleted = errors.New("the backup was deleted")
 	// ErrNoDevice says that the directory holds no wallet.
 	ErrNoDevice = errors.New("no wallet on this device")
 )
@@ -124,6 +127,7 @@ var codes = []struct {
 	{store.ErrFull, CodeFull},
 	{store.ErrListing, CodeListing},
 	{store.ErrUnreachable, CodeUnreachable},
+	{context.DeadlineExceeded, CodeUnreachable},
 	{ErrIncomplete, CodeIncomplete},
 	{seal.ErrForged, CodeDamaged},
 	{seal.ErrDamaged, CodeDamaged},

@@ -30,7 +30,8 @@ type Found struct {
 	Slots      []slot.Kind
 	Places     []FoundPlace
 
-	cfg Config
+	cfg      Config
+	unlisted []error // of the places that could not be looked into: they may hold more
 }
 
 // FoundPlace is one place that holds a found backup.
@@ -143,6 +144,7 @@ func find(ctx context.Context, cfg Config) ([]Found, error) {
 		// A folder with neither a snapshot nor a slot is not a backup, and
 		// never chosen (R4).
 		if f.Generation > 0 || len(f.Slots) > 0 {
+			f.unlisted = errs
 			found = append(found, *f)
 		}
 	}
@@ -205,12 +207,13 @@ func (f *Found) add(ctx context.Context, p store.Place, objects []store.Object) 
 
 // reader fetches the objects of one backup from the places that hold it.
 type reader struct {
-	cfg    Config
-	folder string
-	places []store.Place
-	lists  [][]store.Object               // of each place, names below the folder
-	have   map[string]map[string]bool     // address → paths fetched from there, whole
-	keep   func(path string, data []byte) // if not nil, gets every object fetched whole
+	cfg      Config
+	folder   string
+	places   []store.Place
+	lists    [][]store.Object               // of each place, names below the folder
+	unlisted error                          // of the places that could not be looked into
+	have     map[string]map[string]bool     // address → paths fetched from there, whole
+	keep     func(path string, data []byte) // if not nil, gets every object fetched whole
 }
 
 // newReader lists the backup's folder in every place. Places that cannot be
@@ -227,14 +230,15 @@ func newReader(ctx context.Context, cfg Config, folder string, places []store.Pl
 			continue
 		}
 		for i := range list {
-			list[i].Name = list[i].Name[len(folder)+1:]
+			list[i].Name = below(folder, list[i].Name)
 		}
 		r.places = append(r.places, p)
 		r.lists = append(r.lists, list)
 		r.have[p.Address] = map[string]bool{}
 	}
+	r.unlisted = errors.Join(errs...)
 	if len(r.places) == 0 {
-		return nil, nil, errors.Join(errs...)
+		return nil, nil, r.unlisted
 	}
 	return r, warnings, nil
 }
@@ -253,14 +257,15 @@ func (r *reader) each(fn func(path string)) {
 }
 
 // fetch returns the object of a path whose name ends in its hash, from the first
-// place that has it whole. If none has, the error is seal.ErrTruncated or
-// seal.ErrDamaged if one has other bytes, ErrMissing if all answered that they have
-// none, and otherwise what the first place said.
-func (r *reader) fetch(ctx context.Context, path string) ([]byte, error) {
+// place that has it whole, and reads none that is longer than limit. If none has,
+// the error is seal.ErrTruncated or seal.ErrDamaged if one has other bytes, what
+// a place said that did not answer, and otherwise ErrMissing, with what is known
+// of the places that could not be looked into.
+func (r *reader) fetch(ctx context.Context, path string, limit int64) ([]byte, error) {
 	hash, name := hashOf(path), r.folder+"/"+path
 	var damaged, unknown error
 	for _, p := range r.places {
-		data, err := p.Store.Get(ctx, name, hash, seal.MaxObject)
+		data, err := p.Store.Get(ctx, name, hash, limit)
 		if err == nil && !hash.Matches(data) {
 			err = store.ErrDamaged // The store should have told.
 		}
@@ -274,22 +279,85 @@ func (r *reader) fetch(ctx context.Context, path string) ([]byte, error) {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case errors.Is(err, store.ErrDamaged):
-			damaged = cmp.Or(damaged, r.diagnose(ctx, p, name))
+			if damaged == nil {
+				damaged = r.diagnose(ctx, p, name, limit)
+			}
 		case errors.Is(err, store.ErrTooLarge):
-			damaged = cmp.Or(damaged, fmt.Errorf("%w: longer than any object", seal.ErrDamaged))
+			damaged = cmp.Or(damaged, fmt.Errorf("%w in %s: it is longer than any such object", seal.ErrDamaged, p.Address))
 		case errors.Is(err, store.ErrNotExist):
 		default:
 			unknown = cmp.Or(unknown, fmt.Errorf("%s: %w", p.Address, err))
 		}
 	}
-	return nil, fmt.Errorf("object %s: %w", path, cmp.Or(damaged, unknown, error(ErrMissing)))
+	err := cmp.Or(damaged, unknown)
+	if err == nil {
+		err = ErrMissing
+		if r.unlisted != nil {
+			err = fmt.Errorf("%w where it could be looked for: %w", ErrMissing, r.unlisted)
+		}
+	}
+	return nil, fmt.Errorf("object %s: %w", path, err)
 }
 
-// diagnose says how an object is damaged.
-func (r *reader) diagnose(ctx context.Context, p store.Place, name string) error {
-	data, err := p.Store.Get(ctx, name, "", seal.MaxObject)
-	if err != nil {
+// diagnose says how an object is damaged. Slots are not padded, so of their
+// lengths nothing can be told.
+func (r *reader) diagnose(ctx context.Context, p store.Place, name string, limit int64) error {
+	data, err := p.Store.Get(ctx, name, "", limit)
+	if err != nil || isSlot(below(r.folder, name)) {
 		return fmt.Errorf("%w in %s", seal.ErrDamaged, p.Address)
 	}
 	return fmt.Errorf("%w in %s", seal.Misfit(data), p.Address)
+}
+
+// slots returns the slots of a kind, those first that are in a place with few of
+// them: a place with thousands is not to be believed. Beyond MaxSlots they are cut.
+func (r *reader) slots(match func(seal.SlotName) bool) []seal.SlotName {
+	var byPlace [][]seal.SlotName
+	for _, list := range r.lists {
+		var names []seal.SlotName
+		for _, o := range list {
+			if n, ok := seal.ParseSlotPath(o.Name); ok && match(n) && !slices.Contains(names, n) && len(names) <= seal.MaxSlots {
+				names = append(names, n)
+			}
+		}
+		byPlace = append(byPlace, names)
+	}
+	slices.SortStableFunc(byPlace, func(a, b []seal.SlotName) int { return len(a) - len(b) })
+	var all []seal.SlotName
+	for _, names := range byPlace {
+		for _, n := range names {
+			if len(all) < seal.MaxSlots && !slices.Contains(all, n) {
+				all = append(all, n)
+			}
+		}
+	}
+	return all
+}
+
+// leaveOut takes the place out that lists most of the paths and returns its
+// address and the snapshots that it alone lists.
+func (r *reader) leaveOut(paths map[string]bool) (address string, alone []seal.SnapshotName) {
+	most, worst := -1, 0
+	for i, list := range r.lists {
+		n := 0
+		for _, o := range list {
+			if paths[o.Name] {
+				n++
+			}
+		}
+		if n > most {
+			most, worst = n, i
+		}
+	}
+	address = r.places[worst].Address
+	list := r.lists[worst]
+	r.places, r.lists = slices.Delete(slices.Clone(r.places), worst, worst+1), slices.Delete(slices.Clone(r.lists), worst, worst+1)
+	others := map[string]bool{}
+	r.each(func(path string) { others[path] = true })
+	for _, o := range list {
+		if n, ok := seal.ParseSnapshotPath(o.Name); ok && !others[o.Name] {
+			alone = append(alone, n)
+		}
+	}
+	return address, alone
 }

@@ -1,11 +1,13 @@
 package satchel
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -21,7 +23,9 @@ type Opened struct {
 	found       *Found
 	reader      *reader
 	keys        *seal.Keys
-	names       []seal.SnapshotName // all snapshots by name, newest first
+	names       []seal.SnapshotName        // all snapshots by name, newest first
+	aliens      map[seal.SnapshotName]bool // those that are whole and not written with our key
+	leftOut     []seal.SnapshotName        // those of places that were left out
 	state       *state
 	wallet      *wallet.Keys // nil if the keys could not be read
 	descriptors wallet.Descriptors
@@ -32,9 +36,8 @@ type Opened struct {
 // state is what a chain of snapshots adds up to.
 type state struct {
 	name  seal.SnapshotName
-	top   *seal.Snapshot // the newest of the chain
-	chain []seal.SnapshotName
-	sizes []int // bytes of their objects
+	top   *seal.Snapshot      // the newest of the chain, without its items
+	chain []seal.SnapshotName // newest first
 	items map[string]*entry
 	slots []seal.SlotName
 }
@@ -92,6 +95,10 @@ func (f *Found) Open(ctx context.Context, s slot.Secret) (*Opened, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, err := range f.unlisted {
+		warnings = append(warnings, fmt.Sprintf("%v; it may hold a newer backup", err))
+		r.unlisted = errors.Join(r.unlisted, err)
+	}
 	f.cfg.progress(OpeningKey, "", 0, 0)
 	keys, used, err := r.openSlot(ctx, s)
 	if err != nil {
@@ -109,32 +116,28 @@ func (f *Found) Open(ctx context.Context, s slot.Secret) (*Opened, error) {
 
 // openSlot tries the secret on every slot of its kind.
 func (r *reader) openSlot(ctx context.Context, s slot.Secret) (*seal.Keys, seal.SlotName, error) {
-	var slots []seal.SlotName
-	newer := false
-	r.each(func(path string) {
-		n, ok := seal.ParseSlotPath(path)
-		switch {
-		case !ok:
-		case n.Kind == string(s.Kind()):
-			slots = append(slots, n)
-		case !slot.Kind(n.Kind).Known():
-			newer = true
-		}
-	})
+	slots := r.slots(func(n seal.SlotName) bool { return n.Kind == string(s.Kind()) })
 	if len(slots) == 0 {
-		if newer {
-			return nil, seal.SlotName{}, fmt.Errorf("%w (%s); the others need a newer Satchel: %w", ErrNoSlot, s.Kind(), slot.ErrNewerKind)
+		err := fmt.Errorf("%w: %s", ErrNoSlot, s.Kind())
+		if len(r.slots(func(n seal.SlotName) bool { return !slot.Kind(n.Kind).Known() })) > 0 {
+			err = fmt.Errorf("%w; there are others: %w", err, slot.ErrNewerKind)
 		}
-		return nil, seal.SlotName{}, fmt.Errorf("%w: %s", ErrNoSlot, s.Kind())
+		if r.unlisted != nil {
+			err = fmt.Errorf("%w where it could be looked for: %w", err, r.unlisted)
+		}
+		return nil, seal.SlotName{}, err
 	}
 	var errs []error
 	for _, n := range slots {
-		data, err := r.fetch(ctx, n.Path())
+		data, err := r.fetch(ctx, n.Path(), seal.MaxSlot)
 		if err == nil {
 			var keys *seal.Keys
 			if keys, err = seal.OpenSlot(data, s.Identity()); err == nil {
 				return keys, n, nil
 			}
+		}
+		if ctx.Err() != nil {
+			return nil, seal.SlotName{}, ctx.Err()
 		}
 		errs = append(errs, slotError(n, err))
 	}
@@ -154,140 +157,220 @@ func slotError(n seal.SlotName, err error) error {
 
 // load finds the newest state and describes it.
 func (o *Opened) load(ctx context.Context, used seal.SlotName) error {
+	var problem error // the first, over all places
+	for {
+		whole, bad, err := o.choose(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		problem = cmp.Or(problem, err)
+		if len(whole) > 0 {
+			o.state = whole[0]
+			if len(whole) > 1 {
+				problem = cmp.Or(problem, fmt.Errorf("%w: there are %d snapshots of generation %d", ErrForked, len(whole), o.state.name.Generation))
+			}
+			break
+		}
+		if len(bad)+len(o.aliens) < maxTries || len(o.reader.places) == 1 {
+			if problem == nil && len(o.aliens) > 0 {
+				problem = fmt.Errorf("%d snapshots, and none that was looked at is of this backup: %w", len(o.names), seal.ErrNotOurs)
+			}
+			if problem == nil {
+				problem = fmt.Errorf("the slot opens, and there is no snapshot: %w", ErrMissing)
+			}
+			if o.reader.unlisted != nil {
+				problem = fmt.Errorf("%w; %w", problem, o.reader.unlisted)
+			}
+			return problem
+		}
+		// A place full of rubbish must not hide what others hold.
+		paths := map[string]bool{}
+		for n := range bad {
+			paths[n.Path()] = true
+		}
+		for n := range o.aliens {
+			paths[n.Path()] = true
+		}
+		address, alone := o.reader.leaveOut(paths)
+		o.leftOut = append(o.leftOut, alone...)
+		o.warnings = append(o.warnings, fmt.Sprintf("%s is left out: it holds very many snapshots that are damaged or not of this backup", address))
+	}
+	if len(o.aliens) > 0 {
+		o.warnings = append(o.warnings, fmt.Sprintf("%d files in snapshots are not of this backup and are left alone, among them %s",
+			len(o.aliens), slices.MinFunc(slices.Collect(maps.Keys(o.aliens)), seal.SnapshotName.Compare)))
+	}
+	if problem == nil {
+		problem = o.rival(ctx)
+	}
+	return o.describe(ctx, used, problem)
+}
+
+// Bounds of the work on a folder full of bad snapshots.
+const (
+	maxTries  = 600  // states that are tried
+	maxAliens = 5000 // snapshots of others that are looked at; more costs too much time
+	maxRivals = 16   // snapshots beside the newest that are looked at
+)
+
+// errAlien says that a snapshot is whole and was not written with our key.
+var errAlien = errors.New("not a snapshot of this backup")
+
+// choose finds the newest states that are whole: one, or several of one
+// generation. err says why a newer one is not. bad are the snapshots that a state
+// could not be made of, for whatever reason.
+func (o *Opened) choose(ctx context.Context) (whole []*state, bad map[seal.SnapshotName]error, err error) {
+	o.names, o.aliens, bad = nil, map[seal.SnapshotName]bool{}, map[seal.SnapshotName]error{}
 	o.reader.each(func(path string) {
 		if n, ok := seal.ParseSnapshotPath(path); ok {
 			o.names = append(o.names, n)
 		}
 	})
 	slices.SortFunc(o.names, func(a, b seal.SnapshotName) int {
-		if c := b.Compare(a); c != 0 {
-			return c
-		}
-		return slices.Compare([]byte(a.Hash), []byte(b.Hash))
+		return cmp.Or(b.Compare(a), cmp.Compare(a.Hash, b.Hash), bytes.Compare(a.Device[:], b.Device[:]))
 	})
-	if len(o.names) == 0 {
-		return fmt.Errorf("the slot opens, and there is no snapshot: %w", ErrMissing)
-	}
-	var problem error
-	var whole []*state
 	tried := 0
-	for i, n := range o.names {
-		if len(whole) > 0 && n.Compare(whole[0].name) != 0 {
+	for _, n := range o.names {
+		if bad[n] != nil {
+			continue // Its child told.
+		}
+		if len(whole) > 0 && n.Compare(whole[0].name) != 0 || tried > maxTries || len(o.aliens) > maxAliens {
 			break
 		}
-		if tried++; tried > maxTries {
-			break
-		}
-		st, err := o.chain(ctx, n)
+		st, chainErr := o.chain(ctx, n, bad)
 		switch {
-		case err == nil:
+		case chainErr == nil:
 			whole = append(whole, st)
 		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, errAlien):
-			// Whole, and not written with our key: whoever can write to the
-			// place can add that, and cannot make ours look like it.
-			o.warnings = append(o.warnings, fmt.Sprintf("%s is not of this backup and is left alone", o.names[i].Path()))
-			tried--
-			if len(o.warnings) > maxTries {
-				return fmt.Errorf("%d snapshots are not of this backup: %w", len(o.warnings), seal.ErrNotOurs)
-			}
-		case problem == nil:
-			problem = err
+			return nil, nil, ctx.Err()
+		case errors.Is(chainErr, errAlien):
+			// Whoever can write to the place can add that, and cannot make ours
+			// look like it.
+			o.aliens[n] = true
+		default:
+			tried++
+			err = cmp.Or(err, chainErr)
 		}
 	}
-	if len(whole) == 0 {
-		if problem == nil {
-			problem = fmt.Errorf("no snapshot of this backup: %w", ErrMissing)
-		}
-		return problem
-	}
-	o.state = whole[0]
-	if len(whole) > 1 {
-		problem = fmt.Errorf("%w: there are %d snapshots of generation %d", ErrForked, len(whole), o.state.name.Generation)
-	}
-	return o.describe(ctx, used, problem)
+	return whole, bad, err
 }
 
-// maxTries bounds the work on a folder full of bad snapshots.
-const maxTries = 600
-
-// errAlien says that a snapshot is whole and was not written with our key.
-var errAlien = errors.New("not a snapshot of this backup")
+// rival returns ErrForked if a snapshot of the newest epoch is not in the
+// history of the newest state: two devices wrote at once, and one was ahead.
+func (o *Opened) rival(ctx context.Context) error {
+	top := o.state.name
+	twice := map[uint64]int{}
+	for _, n := range o.names {
+		if n.Epoch == top.Epoch && !o.aliens[n] {
+			twice[n.Generation]++
+		}
+	}
+	oldest := o.state.chain[len(o.state.chain)-1].Generation
+	inChain := map[seal.SnapshotName]bool{}
+	for _, n := range o.state.chain {
+		inChain[n] = true
+	}
+	looked, pair := 0, map[uint64]bool{}
+	for _, n := range o.names {
+		if n.Epoch != top.Epoch || o.aliens[n] || inChain[n] || n.Compare(top) > 0 || n.Device == top.Device && twice[n.Generation] < 2 && n.Generation < oldest {
+			continue
+		}
+		if looked++; looked > maxRivals {
+			return nil
+		}
+		if _, err := o.snapshot(ctx, n); err != nil {
+			continue
+		}
+		if n.Device != top.Device || n.Generation >= oldest || pair[n.Generation] {
+			return fmt.Errorf("%w: device %s wrote generation %d, and another device or a copy of it went on to generation %d",
+				ErrForked, n.Device, n.Generation, top.Generation)
+		}
+		pair[n.Generation] = true
+	}
+	return nil
+}
 
 // snapshot fetches, opens and verifies one snapshot.
-func (o *Opened) snapshot(ctx context.Context, n seal.SnapshotName) (*seal.Snapshot, int, error) {
-	data, err := o.reader.fetch(ctx, n.Path())
+func (o *Opened) snapshot(ctx context.Context, n seal.SnapshotName) (*seal.Snapshot, error) {
+	data, err := o.reader.fetch(ctx, n.Path(), seal.MaxObject)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	s, err := o.keys.OpenSnapshot(n, data)
 	if errors.Is(err, seal.ErrNewer) {
-		return nil, 0, err
+		return nil, err
 	}
 	if err != nil {
 		// Its bytes are those that its name promises, so this is not damage.
-		return nil, 0, errors.Join(errAlien, err)
+		return nil, errors.Join(errAlien, err)
 	}
 	for i := range s.Items {
 		if err := o.keys.Verify(&s.Items[i]); err != nil {
-			return nil, 0, fmt.Errorf("snapshot %s: %w", n, err)
+			return nil, fmt.Errorf("snapshot %s: %w", n, err)
 		}
 	}
-	return s, len(data), nil
+	return s, nil
 }
 
-// chain verifies the snapshots from n back to a checkpoint and adds them up.
-func (o *Opened) chain(ctx context.Context, n seal.SnapshotName) (*state, error) {
-	st := &state{name: n, items: map[string]*entry{}}
-	var list []*seal.Snapshot
-	for {
-		s, size, err := o.snapshot(ctx, n)
-		if err != nil {
-			if len(list) > 0 && errors.Is(err, errAlien) {
-				// A parent is named by its child, so this is not another's.
-				return nil, fmt.Errorf("parent of generation %d: %w: %v", n.Generation+1, seal.ErrDamaged, err)
+// chain verifies the snapshots from n back to a checkpoint and adds them up. bad,
+// if not nil, are snapshots that are known to lead nowhere; those that are found
+// to are added.
+func (o *Opened) chain(ctx context.Context, n seal.SnapshotName, bad map[seal.SnapshotName]error) (st *state, err error) {
+	st = &state{name: n, items: map[string]*entry{}}
+	defer func() {
+		if err != nil && bad != nil && !errors.Is(err, errAlien) {
+			for _, n := range st.chain {
+				bad[n] = err
 			}
-			return nil, err
+			st = nil
 		}
-		list = append(list, s)
+	}()
+	hasSlots := false
+	for {
+		if err := bad[n]; err != nil {
+			return st, err
+		}
 		st.chain = append(st.chain, n)
-		st.sizes = append(st.sizes, size)
+		s, err := o.snapshot(ctx, n)
+		if err != nil {
+			if len(st.chain) > 1 && errors.Is(err, errAlien) {
+				// A parent is named by its child, so this is not another's.
+				return st, fmt.Errorf("parent of generation %d: %w: %v", n.Generation+1, seal.ErrDamaged, err)
+			}
+			return st, err
+		}
+		if st.top == nil {
+			st.top = s
+		}
+		// From the newest to the oldest: what is known already is newer.
+		for i := range s.Items {
+			if name := s.Items[i].Name; st.items[name] == nil {
+				st.items[name] = newEntry(&s.Items[i], n)
+			}
+		}
+		if s.HasSlots && !hasSlots {
+			hasSlots, st.slots = true, s.Slots
+		}
+		s.Items = nil
 		if s.Kind == seal.Checkpoint {
 			break
 		}
-		if len(list) > seal.MaxDeltas {
-			return nil, fmt.Errorf("more than %d deltas: %w", seal.MaxDeltas, seal.ErrDamaged)
+		if len(st.chain) > seal.MaxDeltas || len(st.items) > 2*seal.MaxItems {
+			return st, fmt.Errorf("more than %d deltas, or %d items: %w", seal.MaxDeltas, 2*seal.MaxItems, seal.ErrDamaged)
 		}
 		n = s.Parent
 	}
-	slices.Reverse(list)
-	slices.Reverse(st.chain)
-	slices.Reverse(st.sizes)
-	for i, s := range list {
-		for j := range s.Items {
-			st.apply(&s.Items[j], st.chain[i])
-		}
-		if s.HasSlots {
-			st.slots = s.Slots
-		}
-	}
-	st.top = list[len(list)-1]
+	maps.DeleteFunc(st.items, func(name string, e *entry) bool { return e.line.Removed && !seal.OwnerItem(name) })
 	return st, nil
 }
 
-// apply adds one line of a snapshot.
-func (st *state) apply(l *seal.Item, in seal.SnapshotName) {
-	if l.Removed && !seal.OwnerItem(l.Name) {
-		delete(st.items, l.Name)
-		return
-	}
+// newEntry returns the entry of a line of a snapshot.
+func newEntry(l *seal.Item, in seal.SnapshotName) *entry {
 	e := &entry{line: *l}
 	if l.Inline {
 		e.value = l.Data
 		e.line.Inline, e.line.Data, e.line.In = false, nil, in
 	}
-	st.items[l.Name] = e
+	return e
 }
 
 // describe fills the preview of the state and adds what a person should know.
@@ -358,6 +441,7 @@ func (o *Opened) describeKeys(ctx context.Context, p *Preview) error {
 // state lists.
 func (o *Opened) slotWarnings(used seal.SlotName) []string {
 	var w []string
+	unlisted := 0
 	there := map[string]bool{}
 	o.reader.each(func(path string) {
 		n, ok := seal.ParseSlotPath(path)
@@ -365,10 +449,16 @@ func (o *Opened) slotWarnings(used seal.SlotName) []string {
 			return
 		}
 		there[path] = true
-		if !slices.Contains(o.state.slots, n) {
+		if slices.Contains(o.state.slots, n) {
+			return
+		}
+		if unlisted++; unlisted <= maxOthers {
 			w = append(w, fmt.Sprintf("%s is not in the list of slots: it was removed and came back, or is not of this backup", path))
 		}
 	})
+	if unlisted > maxOthers {
+		w = append(w, fmt.Sprintf("so are %d more", unlisted-maxOthers))
+	}
 	for _, n := range o.state.slots {
 		if !there[n.Path()] {
 			w = append(w, fmt.Sprintf("%s is missing", n.Path()))
@@ -395,18 +485,24 @@ func (o *Opened) placeWarnings() []string {
 // the generation in which a later one began are a branch: an older device went
 // on writing.
 func (o *Opened) describeOthers(p *Preview) {
-	began := map[uint64]uint64{} // epoch → lowest generation
+	first := map[uint64]uint64{} // epoch → lowest generation
 	for _, n := range o.names {
-		if g, ok := began[n.Epoch]; !ok || n.Generation < g {
-			began[n.Epoch] = n.Generation
+		if g, ok := first[n.Epoch]; !o.aliens[n] && (!ok || n.Generation < g) {
+			first[n.Epoch] = n.Generation
 		}
+	}
+	later := map[uint64]uint64{} // epoch → lowest generation of a later one
+	lowest := uint64(math.MaxUint64)
+	for _, e := range slices.Backward(slices.Sorted(maps.Keys(first))) {
+		later[e] = lowest
+		lowest = min(lowest, first[e])
 	}
 	branches := map[uint64]uint64{}
 	for _, n := range o.names {
-		branch := false
-		for e, g := range began {
-			branch = branch || e > n.Epoch && n.Generation >= g
+		if o.aliens[n] {
+			continue
 		}
+		branch := n.Generation >= later[n.Epoch]
 		if branch {
 			branches[n.Epoch] = max(branches[n.Epoch], n.Generation)
 		}
@@ -414,7 +510,10 @@ func (o *Opened) describeOthers(p *Preview) {
 			p.Others = append(p.Others, Candidate{Snapshot: n.String(), Epoch: n.Epoch, Generation: n.Generation, Device: n.Device.String()})
 		}
 	}
-	for _, e := range slices.Sorted(maps.Keys(branches)) {
+	for i, e := range slices.Sorted(maps.Keys(branches)) {
+		if i == maxOthers {
+			break
+		}
 		p.Warnings = append(p.Warnings, fmt.Sprintf("a device of epoch %d went on writing, up to generation %d, after another had taken over; its branch is kept", e, branches[e]))
 	}
 }
@@ -429,7 +528,7 @@ func (o *Opened) At(ctx context.Context, snapshot string) (*Opened, error) {
 		return nil, fmt.Errorf("snapshot: %w", ErrMissing)
 	}
 	other := *o
-	if other.state, err = other.chain(ctx, n); err != nil {
+	if other.state, err = other.chain(ctx, n, nil); err != nil {
 		return nil, err
 	}
 	return &other, other.describe(ctx, seal.SlotName{}, nil)
@@ -451,7 +550,7 @@ func (o *Opened) value(ctx context.Context, name string) ([]byte, error) {
 	}
 	l := &e.line
 	if obj, ok := o.keys.ItemObject(l); ok {
-		data, err := o.reader.fetch(ctx, obj.Path())
+		data, err := o.reader.fetch(ctx, obj.Path(), seal.MaxObject)
 		if err != nil {
 			return nil, fmt.Errorf("item %s: %w", name, err)
 		}
@@ -461,15 +560,9 @@ func (o *Opened) value(ctx context.Context, name string) ([]byte, error) {
 		}
 		return v, nil
 	}
-	s, _, err := o.snapshot(ctx, l.In)
+	s, err := o.snapshot(ctx, l.In)
 	if err != nil {
 		return nil, fmt.Errorf("item %s: %w", name, err)
 	}
-	for i := range s.Items {
-		it := &s.Items[i]
-		if it.Name == name && it.Inline && it.Version == l.Version && l.Matches(it.Data) {
-			return it.Data, nil
-		}
-	}
-	return nil, fmt.Errorf("item %s: it is not in snapshot %s: %w", name, l.In, ErrMissing)
+	return carriedValue(l, s.Items)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -25,8 +24,10 @@ type Owner struct {
 // on this device, or else from the places. Errors: ErrNoSlot,
 // slot.ErrWrongSecret, ErrSlotDamaged.
 func (b *Backup) Unlock(ctx context.Context, s slot.Secret) (*Owner, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	if err := b.begin(); err != nil {
+		return nil, err
+	}
+	defer b.op.Unlock()
 	var errs []error
 	for _, n := range b.dev.slots {
 		if n.Kind != string(s.Kind()) {
@@ -60,7 +61,7 @@ func (b *Backup) slotObject(ctx context.Context, n seal.SlotName) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	return r.fetch(ctx, n.Path())
+	return r.fetch(ctx, n.Path(), seal.MaxSlot)
 }
 
 // Slot returns the slot that the secret opened.
@@ -72,8 +73,10 @@ func (o *Owner) Slot() SlotInfo {
 // brought to the places. Errors as for Save.
 func (o *Owner) AddSlot(ctx context.Context, s slot.Secret) (SlotInfo, error) {
 	b := o.b
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	if err := b.begin(); err != nil {
+		return SlotInfo{}, err
+	}
+	defer b.op.Unlock()
 	if len(b.dev.slots) >= seal.MaxSlots {
 		return SlotInfo{}, fmt.Errorf("adding a slot: there are %d already", len(b.dev.slots))
 	}
@@ -94,22 +97,26 @@ func (o *Owner) AddSlot(ctx context.Context, s slot.Secret) (SlotInfo, error) {
 
 // RemoveSlot takes a way in out of the backup and then deletes its object from
 // every place. Copies made earlier still open: moving the funds is the cure.
-// The last slot stays (ErrLastSlot). It may be called again for a slot whose
-// object a place still holds.
+// The last slot stays (ErrLastSlot). If a place could not be reached, the error
+// names it: calling RemoveSlot again deletes what that place still holds.
 func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 	b := o.b
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	if err := b.begin(); err != nil {
+		return err
+	}
+	defer b.op.Unlock()
 	is := func(n seal.SlotName) bool { return n.ID.String() == id }
 	looks, err := b.look(ctx)
 	if err != nil {
 		return err
 	}
+	found := false
 	if i := slices.IndexFunc(b.dev.slots, is); i >= 0 {
-		if len(b.dev.slots) == 1 {
+		found = true
+		slots := slices.Delete(slices.Clone(b.dev.slots), i, i+1)
+		if !slices.ContainsFunc(slots, func(n seal.SlotName) bool { _, err := b.sealed(ctx, n.Path()); return err == nil }) {
 			return fmt.Errorf("%w: add another way in first", ErrLastSlot)
 		}
-		slots := slices.Delete(slices.Clone(b.dev.slots), i, i+1)
 		if err := b.commitChanges(o.keys, nil, &slots, nil); err != nil {
 			return fmt.Errorf("removing a slot: %w", err)
 		}
@@ -119,48 +126,73 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 	}
 	// Only where the newest snapshot, which does not list the slot, was read
 	// back does the object go.
-	found := false
 	var errs []error
 	for _, l := range looks {
-		st := b.dev.places[l.place.Address]
-		if st == nil || st.verified != b.dev.head {
-			errs = append(errs, fmt.Errorf("%s still holds the slot: %w", l.place.Address, st.err))
-			continue
-		}
-		list, err := l.place.Store.List(ctx, b.dev.info.Folder+"/slots/")
-		for _, ob := range list {
-			n, ok := seal.ParseSlotPath(ob.Name[len(b.dev.info.Folder)+1:])
-			if err == nil && ok && is(n) {
-				found = true
-				err = l.place.Store.Delete(ctx, ob)
-			}
-		}
+		any, err := o.removeSlotObject(ctx, l.place, is)
+		found = found || any
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s still holds the slot: %w", l.place.Address, err))
+			errs = append(errs, fmt.Errorf("%s may still hold the slot: %w", l.place.Address, err))
 		}
 	}
-	if err := b.dev.sweep(); err != nil {
-		errs = append(errs, err)
-	}
+	b.tidy()
 	if len(errs) == 0 && !found {
 		return fmt.Errorf("%w: no slot %s", ErrNoSlot, id)
 	}
 	return errors.Join(errs...)
 }
 
+// removeSlotObject deletes a slot's object from a place that holds the newest
+// snapshot.
+func (o *Owner) removeSlotObject(ctx context.Context, p store.Place, is func(seal.SlotName) bool) (found bool, err error) {
+	d := o.b.dev
+	if st := d.places[p.Address]; st == nil || st.verified != d.head() {
+		if st != nil && st.err != nil {
+			return false, st.err
+		}
+		return false, ErrNotProtected
+	}
+	list, err := p.Store.List(ctx, d.info.Folder+"/slots/")
+	if err != nil {
+		return false, err
+	}
+	for _, ob := range list {
+		if n, ok := seal.ParseSlotPath(below(d.info.Folder, ob.Name)); ok && is(n) {
+			found = true
+			if err := p.Store.Delete(ctx, ob); err != nil {
+				return found, err
+			}
+		}
+	}
+	return found, nil
+}
+
 // Forget removes the wallet from this device, its key from the keychain
 // included. It never touches a place: the backup stays (R20).
 func (b *Backup) Forget() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	// Without its key the rest cannot be opened, so a crash leaves rubbish.
-	if err := b.cfg.Keychain.Delete(localKeyName(b.dev.info)); err != nil {
+	b.op.Lock()
+	defer b.op.Unlock()
+	if err := b.forget(); err != nil {
 		return fmt.Errorf("forgetting the wallet on this device: %w", err)
 	}
-	if err := b.dev.disk.Remove(filepath.Join(b.dev.dir, infoFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("forgetting the wallet on this device: %w", err)
+	return nil
+}
+
+func (b *Backup) forget() error {
+	d := b.dev
+	if d.lock == nil {
+		return errClosed
 	}
-	return errors.Join(b.dev.close(), b.dev.disk.RemoveAll(b.dev.dir))
+	if err := d.close(); err != nil { // Some systems do not rename what is open.
+		return err
+	}
+	// A crash before the rename changes nothing; a crash after it leaves a
+	// directory that nobody takes for a wallet, and that the next Create or
+	// Restore beside it removes.
+	aside := filepath.Join(filepath.Dir(d.dir), stagingPrefix+d.info.Device)
+	if err := d.disk.RenameDir(d.dir, aside); err != nil {
+		return err
+	}
+	return errors.Join(d.keychain.Delete(localKeyName(d.info)), d.disk.RemoveAll(aside))
 }
 
 // Deleted is what Delete did.
@@ -171,20 +203,21 @@ type Deleted struct {
 
 // Delete deletes the backup from all places: every object that this device made
 // or that opens with its key, and nothing else (R3). What it left is listed.
-// This device's copy stays until Forget. If it fails half-way it can be called
-// again: the slots go first, so that what is left cannot be mistaken for a
-// backup that opens.
+// This device's copy stays until Forget, and is not backed up any more
+// (ErrDeleted). If Delete fails half-way it can be called again: the slots go
+// first, so that what is left cannot be mistaken for a backup that opens.
 func (o *Owner) Delete(ctx context.Context) (Deleted, error) {
 	b := o.b
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	var del Deleted
+	if err := b.begin(); err != nil {
+		return del, err
+	}
+	defer b.op.Unlock()
 	var errs []error
 	for _, p := range b.cfg.Places {
 		if err := o.deletePlace(ctx, p, &del); err != nil {
 			errs = append(errs, fmt.Errorf("deleting from %s: %w", p.Address, err))
 		}
-		b.dev.places[p.Address] = &placeState{health: HealthMissing, err: errors.New("the backup was deleted there")}
 	}
 	return del, errors.Join(append(errs, b.dev.savePlaces())...)
 }
@@ -196,8 +229,17 @@ func (o *Owner) deletePlace(ctx context.Context, p store.Place, del *Deleted) er
 	if err != nil {
 		return err
 	}
+	if !b.dev.deleted {
+		// From here on nothing must put back what goes.
+		if err := b.dev.append(record{Deleted: true}); err != nil {
+			return err
+		}
+		b.change(func() { b.dev.deleted = true })
+	}
+	b.setPlace(p.Address, HealthMissing, ErrDeleted)
+	b.change(b.dev.places[p.Address].lose)
 	rank := func(ob store.Object) int {
-		switch path := ob.Name[len(folder)+1:]; {
+		switch path := below(folder, ob.Name); {
 		case isSlot(path):
 			return 0
 		case path == seal.HintName || path == seal.ReadmeName:
@@ -232,7 +274,7 @@ func isSlot(path string) bool { _, ok := seal.ParseSlotPath(path); return ok }
 // they are as this device writes them and nothing else is left in the folder.
 func (o *Owner) ours(ctx context.Context, st store.Store, ob store.Object, others bool) (bool, error) {
 	d := o.b.dev
-	path := ob.Name[len(d.info.Folder)+1:]
+	path := below(d.info.Folder, ob.Name)
 	if slices.ContainsFunc(d.slots, func(n seal.SlotName) bool { return n.Path() == path }) {
 		return true, nil
 	}

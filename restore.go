@@ -41,31 +41,44 @@ type Outcome struct {
 // without a Backup: Preview.Problem, IncompleteError, those of the places.
 func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (*Backup, Outcome, error) {
 	out := Outcome{Preview: o.preview}
+	if len(cfg.Places) == 0 {
+		for _, p := range o.found.Places {
+			cfg.Places = append(cfg.Places, p.Place)
+		}
+	}
 	if err := cfg.fill(true); err != nil {
 		return nil, out, err
 	}
 	if o.preview.Problem != nil && !opts.AcceptProblem {
 		return nil, out, o.preview.Problem
 	}
-	if len(cfg.Places) == 0 {
-		cfg.Places = o.reader.places
-	}
 	var err error
 	if out.Compared, err = o.compare(opts); err != nil {
 		return nil, out, err
 	}
 
-	// The new device writes in an epoch above any that a place knows, so that
-	// the older device stops when it looks (R16).
-	epoch := o.names[0].Epoch + 1
+	if since, err := o.since(ctx, seal.MaxEpoch); err != nil {
+		return nil, out, fmt.Errorf("restoring: %w", err)
+	} else if len(since) > 0 {
+		return nil, out, fmt.Errorf("restoring: %w: device %s wrote generation %d since the backup was opened; open it again",
+			ErrOtherDevice, since[0].Device, since[0].Generation)
+	}
+	epoch := o.nextEpoch()
 	if epoch > seal.MaxEpoch {
-		return nil, out, fmt.Errorf("restoring: epoch %d is the last: %w", o.names[0].Epoch, seal.ErrDamaged)
+		return nil, out, fmt.Errorf("restoring: epoch %d is the last: %w", seal.MaxEpoch, seal.ErrDamaged)
 	}
 	info := infoJSON{
 		Version: 1, ID: o.keys.ID().String(), Label: o.found.Label, Folder: o.found.Folder,
 		Network: o.preview.Network, Fingerprint: o.preview.Fingerprint, Created: o.found.Created.Format(dayLayout),
 	}
-	err = stage(cfg, info, o.keys.Device(epoch, seal.NewDeviceID()), func(b *Backup) error {
+	device := o.keys.Device(epoch, seal.NewDeviceID())
+	info.Device = device.Device().String()
+	err = stage(cfg, info, device, func(b *Backup) error {
+		for _, n := range slices.Concat(o.leftOut, o.names) {
+			if n.Epoch >= epoch && len(b.dev.strangers) < maxStrangers {
+				b.dev.strangers[n] = true
+			}
+		}
 		out.Missing, err = o.fill(ctx, b, opts.AcceptProblem)
 		return err
 	})
@@ -77,11 +90,54 @@ func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (
 		return nil, out, fmt.Errorf("restored, and it cannot be opened: %w", err)
 	}
 	out.Protected = b.Status().Protected
+	if since, sinceErr := o.since(ctx, epoch); sinceErr == nil && len(since) > 0 {
+		out.Warnings = append(slices.Clone(out.Warnings), fmt.Sprintf("device %s wrote generation %d while this was restored; it is kept as a branch",
+			since[0].Device, since[0].Generation))
+	}
 	cfg.progress(Restored, "", 1, 1)
 	if err == nil && len(out.Missing) > 0 {
 		err = &IncompleteError{Items: out.Missing}
 	}
 	return b, out, err
+}
+
+// maxStrangers bounds what a device remembers of snapshots that are not of its
+// backup.
+const maxStrangers = 20_000
+
+// nextEpoch returns an epoch above that of every snapshot which is or may be of
+// this backup, so that the older device stops when it looks (R16). Snapshots of
+// others do not count, nor do names that leave no room: the new device is told to
+// overlook them.
+func (o *Opened) nextEpoch() uint64 {
+	epoch := o.state.name.Epoch
+	for _, n := range o.names {
+		if !o.aliens[n] && n.Epoch < seal.MaxEpoch {
+			epoch = max(epoch, n.Epoch)
+		}
+	}
+	return epoch + 1
+}
+
+// since lists the snapshots, newer than the state and of an epoch below the limit,
+// that appeared after the backup was opened.
+func (o *Opened) since(ctx context.Context, limit uint64) ([]seal.SnapshotName, error) {
+	r, _, err := newReader(ctx, o.reader.cfg, o.reader.folder, o.reader.places)
+	if err != nil {
+		return nil, err
+	}
+	known := map[seal.SnapshotName]bool{}
+	for _, n := range slices.Concat(o.leftOut, o.names) {
+		known[n] = true
+	}
+	var list []seal.SnapshotName
+	r.each(func(path string) {
+		if n, ok := seal.ParseSnapshotPath(path); ok && !known[n] && n.Compare(o.state.name) > 0 && n.Epoch < limit {
+			list = append(list, n)
+		}
+	})
+	slices.SortFunc(list, func(a, b seal.SnapshotName) int { return b.Compare(a) })
+	return list, nil
 }
 
 // compare recomputes fingerprint and addresses. It reports false if that needs a
@@ -120,11 +176,12 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 
 	var problems []error
 	names := o.inOrder()
-	var last *seal.Snapshot // the snapshot fetched last, for values that it carries
+	var last carried
 	for i, name := range names {
 		b.cfg.progress(Restoring, "", i, len(names))
 		e := o.state.items[name]
 		if e.line.Removed {
+			d.items[name] = &entry{line: e.line}
 			continue
 		}
 		v, err := o.restoreValue(ctx, e, &last)
@@ -135,12 +192,17 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 			return nil, ctx.Err()
 		}
 		fresh := &entry{line: e.line}
-		if err != nil {
+		switch {
+		case err == nil:
+			if fresh.value, err = d.putValue(&e.line, v); err != nil {
+				return nil, err
+			}
+		case !gone(err):
+			return nil, err // Another try may bring it: it is not given up for lost.
+		default:
 			missing = append(missing, name)
 			problems = append(problems, err)
 			fresh.lost = true
-		} else if fresh.value, err = d.putValue(&e.line, v); err != nil {
-			return nil, err
 		}
 		d.items[name] = fresh
 	}
@@ -148,26 +210,32 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 	if len(missing) > 0 && !accept {
 		return missing, errors.Join(append([]error{&IncompleteError{Items: missing}}, problems...)...)
 	}
-	for _, name := range names {
-		if e := o.state.items[name]; e.line.Removed {
-			d.items[name] = &entry{line: e.line}
-		}
-	}
 	for _, n := range o.state.slots {
 		// A slot that is gone or damaged is a warning and not a reason to fail:
-		// another one just opened.
-		if _, err := o.reader.fetch(ctx, n.Path()); err == nil {
+		// another one just opened. One that cannot be read just now stays.
+		if _, err := o.reader.fetch(ctx, n.Path(), seal.MaxSlot); err == nil || !gone(err) {
 			d.slots = append(d.slots, n)
 		}
 	}
-	if keepErr != nil {
-		return nil, keepErr
+	if err := cmp.Or(keepErr, ctx.Err()); err != nil {
+		return nil, err
 	}
 	snap := &seal.Snapshot{
 		Generation: o.state.name.Generation + 1, Parent: o.state.name, Time: b.cfg.Now(), Software: b.cfg.Software,
 		Kind: seal.Checkpoint, HasSlots: true, Slots: slices.Clone(d.slots),
 	}
-	return missing, d.commitSnapshot(snap, d.whole(nil), nil)
+	return missing, b.commitSnapshot(snap, d.whole(nil), nil)
+}
+
+// gone reports whether an error of reading something says that it is not to be
+// had, and not merely not now.
+func gone(err error) bool {
+	for _, fact := range []error{ErrMissing, seal.ErrDamaged, seal.ErrForged, seal.ErrNotOurs, seal.ErrNewer} {
+		if errors.Is(err, fact) {
+			return true
+		}
+	}
+	return false
 }
 
 // inOrder returns the items such that values carried by one snapshot follow one
@@ -180,25 +248,38 @@ func (o *Opened) inOrder() []string {
 	})
 }
 
+// carried is the snapshot fetched last, for the values that it carries.
+type carried struct {
+	name  seal.SnapshotName
+	items []seal.Item // sorted by name
+	err   error
+}
+
 // restoreValue fetches one value and everything that the new device keeps of it.
-func (o *Opened) restoreValue(ctx context.Context, e *entry, last **seal.Snapshot) ([]byte, error) {
+func (o *Opened) restoreValue(ctx context.Context, e *entry, last *carried) ([]byte, error) {
 	l := &e.line
 	if l.In.IsZero() {
 		return o.value(ctx, l.Name)
 	}
-	if *last == nil || (*last).Generation != l.In.Generation || (*last).Epoch != l.In.Epoch || (*last).Device != l.In.Device {
-		s, _, err := o.snapshot(ctx, l.In)
-		if err != nil {
-			*last = nil
-			return nil, fmt.Errorf("item %s: %w", l.Name, err)
+	if last.name != l.In {
+		*last = carried{name: l.In}
+		s, err := o.snapshot(ctx, l.In)
+		if last.err = err; err == nil {
+			last.items = s.Items
 		}
-		*last = s
 	}
-	for i := range (*last).Items {
-		it := &(*last).Items[i]
-		if it.Name == l.Name && it.Inline && it.Version == l.Version && l.Matches(it.Data) {
-			return it.Data, nil
-		}
+	if last.err != nil {
+		return nil, fmt.Errorf("item %s: %w", l.Name, last.err)
+	}
+	return carriedValue(l, last.items)
+}
+
+// carriedValue returns the value of a line that refers to a snapshot with these
+// items.
+func carriedValue(l *seal.Item, items []seal.Item) ([]byte, error) {
+	i, ok := slices.BinarySearchFunc(items, l.Name, func(it seal.Item, name string) int { return cmp.Compare(it.Name, name) })
+	if ok && items[i].Inline && items[i].Version == l.Version && l.Matches(items[i].Data) {
+		return items[i].Data, nil
 	}
 	return nil, fmt.Errorf("item %s: it is not in snapshot %s: %w", l.Name, l.In, ErrMissing)
 }

@@ -1,0 +1,30 @@
+package satchel
+
+import (
+	"github.com/satchel-backup/satchel/internal/durable"
+	"github.com/satchel-backup/satchel/seal"
+)
+
+// SetHook makes every durable step on this device call hook, which may fail it.
+func (cfg *Config) SetHook(hook func(durable.Step) error) { cfg.disk.Hook = hook }
+
+// LogSize returns the length of this device's log.
+func (b *Backup) LogSize() int64 { return b.dev.log.Size() }
+
+// DeviceKey returns what a thief of this device has.
+func (b *Backup) DeviceKey() *seal.DeviceKey { return b.dev.key }
+
+// Objects returns the paths of what the newest state needs.
+func (b *Backup) Objects() []string { return b.dev.liveObjects(0) }
+
+// Line returns the line of an item in the newest state.
+func (b *Backup) Line(name string) seal.Item { return b.dev.items[name].line }
+
+// Head returns the name of the newest snapshot.
+func (b *Backup) Head() seal.SnapshotName { return b.dev.head() }
+
+// SetListed claims that a checkpoint needs so many bytes to list the items.
+func (b *Backup) SetListed(n int64) { b.dev.listed = n }
+
+// StagingPrefix begins the name of a directory that is being made.
+const StagingPrefix = stagingPrefix
