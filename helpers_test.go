@@ -2,8 +2,12 @@ package satchel_test
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"filippo.io/age"
 	"fmt"
+	"github.com/btcsuite/btcd/address/v2/bech32"
+	"github.com/satchel-backup/satchel/secret"
 	"io/fs"
 	"maps"
 	"os"
@@ -345,4 +349,42 @@ func spoil(t *testing.T, path string) {
 	}
 	data[len(data)/2] ^= 0x10
 	write(t, path, data)
+}
+
+// fromHex returns the bytes of a text in hex, nil if it is none.
+func fromHex(s string) []byte {
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// opens reports whether an object opens with a key that is taken for the backup
+// key, or for the seed of the payload identity.
+func opens(t *testing.T, id seal.BackupID, key []byte, name string, data []byte) bool {
+	t.Helper()
+	k, err := seal.DeriveKeys(id, secret.New(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	five, err := bech32.ConvertBits(key, 8, 5, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := bech32.Encode("age-secret-key-pq-", five)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := age.ParseHybridIdentity(strings.ToUpper(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(k.KeyFile().Open())), "\n")
+	payload, err := age.ParseHybridIdentity(lines[len(lines)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = age.Decrypt(strings.NewReader(string(data)), seed, payload)
+	return err == nil
 }
