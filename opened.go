@@ -23,9 +23,10 @@ type Opened struct {
 	found       *Found
 	reader      *reader
 	keys        *seal.Keys
-	names       []seal.SnapshotName        // all snapshots by name, newest first
-	aliens      map[seal.SnapshotName]bool // those that are whole and not written with our key
-	leftOut     []seal.SnapshotName        // those of places that were left out
+	names       []seal.SnapshotName         // all snapshots by name, newest first
+	aliens      map[seal.SnapshotName]bool  // those that are whole and not written with our key
+	bad         map[seal.SnapshotName]error // those that no state can be made of
+	leftOut     []seal.SnapshotName         // those of places that were left out
 	state       *state
 	wallet      *wallet.Keys // nil if the keys could not be read
 	descriptors wallet.Descriptors
@@ -163,7 +164,7 @@ func (o *Opened) load(ctx context.Context, used seal.SlotName) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		problem = cmp.Or(problem, err)
+		problem, o.bad = cmp.Or(problem, err), bad
 		if len(whole) > 0 {
 			o.state = whole[0]
 			if len(whole) > 1 {
@@ -506,7 +507,7 @@ func (o *Opened) describeOthers(p *Preview) {
 		if branch {
 			branches[n.Epoch] = max(branches[n.Epoch], n.Generation)
 		}
-		if n != o.state.name && (branch || p.Problem != nil) && len(p.Others) < maxOthers {
+		if n != o.state.name && o.bad[n] == nil && (branch || p.Problem != nil) && len(p.Others) < maxOthers {
 			p.Others = append(p.Others, Candidate{Snapshot: n.String(), Epoch: n.Epoch, Generation: n.Generation, Device: n.Device.String()})
 		}
 	}

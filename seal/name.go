@@ -82,18 +82,15 @@ func Folder(label string, id BackupID) string {
 
 // CleanLabel returns the label as [Folder] spells it: "Wallet" if nothing is left.
 func CleanLabel(label string) string {
-	var b strings.Builder
-	n := 0
-	for _, r := range norm.NFC.String(strings.TrimSpace(label)) {
-		if n++; n > maxLabel {
-			break
+	usable := func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r) || r == ' ' || r == '_' {
+			return r
 		}
-		if r == utf8.RuneError || !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) && r != ' ' && r != '_' && r != '-' {
-			r = '-'
-		}
-		b.WriteRune(r)
+		return '-'
 	}
-	if s := strings.Trim(b.String(), "- "); s != "" {
+	// Bytes that are not UTF-8 go first: what follows them is not normalized.
+	runes := []rune(norm.NFC.String(strings.Map(usable, strings.ToValidUTF8(strings.TrimSpace(label), "-"))))
+	if s := strings.Trim(string(runes[:min(len(runes), maxLabel)]), "- "); s != "" {
 		return s
 	}
 	return "Wallet"
