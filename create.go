@@ -138,9 +138,7 @@ func (b *Backup) sealSlot(keys *seal.Keys, s slot.Secret) (seal.SlotName, error)
 // it its name when it is whole (R15). A crash before that leaves a directory
 // that is never taken for a wallet.
 func stage(cfg Config, info infoJSON, key *seal.DeviceKey, fill func(b *Backup) error) (err error) {
-	for _, p := range cfg.Places {
-		info.Places = append(info.Places, p.Address)
-	}
+	info.Places, info.Copies = addresses(cfg.Places), cfg.Copies
 	if err := vacant(cfg, info); err != nil {
 		return err
 	}

@@ -55,6 +55,7 @@ type infoJSON struct {
 	Fingerprint string         `json:"fingerprint"`
 	Created     string         `json:"created"`
 	Places      []string       `json:"places"`
+	Copies      int            `json:"copies"`
 }
 
 const dayLayout = "2006-01-02"
@@ -85,7 +86,7 @@ func ReadDevice(dir string) (DeviceInfo, error) {
 		return DeviceInfo{}, err
 	}
 	created, _ := time.Parse(dayLayout, j.Created)
-	return DeviceInfo{ID: j.ID, Label: j.Label, Folder: j.Folder, Network: j.Network, Fingerprint: j.Fingerprint, Created: created, Places: j.Places}, nil
+	return DeviceInfo{ID: j.ID, Label: j.Label, Folder: j.Folder, Network: j.Network, Fingerprint: j.Fingerprint, Created: created, Places: j.Places, Copies: max(j.Copies, 1)}, nil
 }
 
 // localSeal seals what stays on the device: XChaCha20-Poly1305 under a key of
@@ -323,7 +324,7 @@ func (d *device) make(cfg Config) (err error) {
 		}
 	}
 	// Before the keychain, so that what a crash leaves there can be named.
-	if err := d.writeInfo(); err != nil {
+	if err := d.writeInfo(d.info); err != nil {
 		return err
 	}
 	name := localKeyName(d.info)
@@ -341,12 +342,17 @@ func (d *device) make(cfg Config) (err error) {
 	return err
 }
 
-func (d *device) writeInfo() error {
-	b, err := json.MarshalIndent(d.info, "", "  ")
+// writeInfo makes durable what may be read without a key.
+func (d *device) writeInfo(info infoJSON) error {
+	b, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {
 		return err
 	}
-	return d.disk.WriteFile(filepath.Join(d.dir, infoFile), append(b, '\n'), 0o600)
+	if err := d.disk.WriteFile(filepath.Join(d.dir, infoFile), append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	d.info = info
+	return nil
 }
 
 // localKeyName names the device's key in the keychain.

@@ -203,4 +203,5 @@ type DeviceInfo struct {
 	Created     time.Time
 	Fingerprint string   // 8 hex digits
 	Places      []string // addresses
+	Copies      int      // how many of them must hold a change
 }
