@@ -224,6 +224,7 @@ there is one it shows whether it is protected.`,
 
 	root.AddGroup(
 		&cobra.Group{ID: "everyday", Title: "Everyday:"},
+		&cobra.Group{ID: "places", Title: "Places:"},
 		&cobra.Group{ID: "ways", Title: "Ways in, ways out:"},
 		&cobra.Group{ID: "proof", Title: "Proof:"},
 		&cobra.Group{ID: "expert", Title: "Expert:"},
@@ -236,6 +237,7 @@ there is one it shows whether it is protected.`,
 	}
 	add("everyday", a.createCommand(), a.importCommand(), a.backupCommand(), a.putCommand(), a.getCommand(),
 		a.itemsCommand(), a.restoreCommand(), a.statusCommand())
+	add("places", a.storeCommand())
 	add("ways", a.slotCommand(), a.exportCommand())
 	add("proof", a.checkCommand(), a.drillCommand())
 	add("expert", a.forgetCommand(), a.deleteCommand(), a.completionCommand(), a.manCommand(), a.versionCommand())

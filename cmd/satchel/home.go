@@ -180,7 +180,9 @@ func (a *app) deviceConfig(d device) (satchel.Config, error) {
 		}
 		places = append(places, p)
 	}
-	return a.config(d.dir, places)
+	cfg, err := a.config(d.dir, places)
+	cfg.Copies = d.info.Copies
+	return cfg, err
 }
 
 // config is what the SDK has to know of a wallet in dir.

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/store"
+)
+
+const storeJSONHelp = `JSON: generation, protected, copies, places (address, health, generation,
+verified, error, code).`
+
+func (a *app) storeCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "store",
+		Short: "The places that keep the backup: list, add, remove",
+		Long: `A backup can live in several places at once, each whole. A change counts as
+protected when as many of them as you say hold it, read back and compared; the
+others catch up.`,
+		Example: `  satchel store list
+  satchel store add /media/usb`,
+		Args:        args(cobra.NoArgs),
+		Annotations: exits(satchel.CodeDone, satchel.CodeUsage),
+		RunE:        func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.storeListCommand(), a.storeAddCommand(), a.storeRemoveCommand())
+	return cmd
+}
+
+func (a *app) storeListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the places and how they stand",
+		Long: `Lists the places, what each was last seen to hold, and what to do where something
+is wrong. It asks no place; "satchel check" does.
+
+` + storeJSONHelp,
+		Example: `  satchel store list
+  satchel store list --json`,
+		Args:        args(cobra.NoArgs),
+		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeDamaged),
+		RunE: func(*cobra.Command, []string) error {
+			b, err := a.open()
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			return a.sayStores(b)
+		},
+	}
+}
+
+func (a *app) storeAddCommand() *cobra.Command {
+	var copies int
+	cmd := &cobra.Command{
+		Use:   "add PLACE",
+		Short: "Keep the backup in one more place",
+		Long: `Takes in one more place, and brings it everything that a restore needs, read back
+and compared. A folder is made if its parent exists. --copies says how many places
+must hold a change before it counts as protected; it stays as it was otherwise.
+
+` + storeJSONHelp,
+		Example: `  satchel store add ~/Dropbox
+  satchel store add folder:/media/usb --copies 2`,
+		Args: args(cobra.ExactArgs(1)),
+		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
+			satchel.CodeDamaged, satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.changeStores(cmd, copies, func(places []store.Place) ([]store.Place, error) {
+				p, err := openPlace(args[0], true)
+				if err != nil {
+					return nil, err
+				}
+				if slices.ContainsFunc(places, func(q store.Place) bool { return q.Address == p.Address }) {
+					return nil, usagef("the backup is kept in %s already", printable(p.Address))
+				}
+				return append(places, p), nil
+			})
+		},
+	}
+	cmd.Flags().IntVar(&copies, "copies", 0, "how many places must hold a change (default: as before)")
+	return cmd
+}
+
+func (a *app) storeRemoveCommand() *cobra.Command {
+	var copies int
+	cmd := &cobra.Command{
+		Use:   "remove PLACE",
+		Short: "Keep the backup in one place less",
+		Long: `Takes a place out: changes are not brought there any more. What it holds stays and
+still opens, and is older with every change. The last place stays.
+
+` + storeJSONHelp,
+		Example: `  satchel store remove ~/Dropbox
+  satchel store remove folder:/media/usb --copies 1`,
+		Args: args(cobra.ExactArgs(1)),
+		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
+			satchel.CodeDamaged, satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.changeStores(cmd, copies, func(places []store.Place) ([]store.Place, error) {
+				p, err := openPlace(args[0], false)
+				if err != nil {
+					return nil, err
+				}
+				rest := slices.DeleteFunc(slices.Clone(places), func(q store.Place) bool { return q.Address == p.Address })
+				switch {
+				case len(rest) == len(places):
+					return nil, usagef("the backup is not kept in %s", printable(p.Address))
+				case len(rest) == 0:
+					return nil, &usageError{text: "the last place stays", hint: "add another one first: satchel store add PLACE"}
+				}
+				return rest, nil
+			})
+		},
+	}
+	cmd.Flags().IntVar(&copies, "copies", 0, "how many places must hold a change (default: as before, at most all)")
+	return cmd
+}
+
+// changeStores changes the places of a wallet and says how they stand then.
+func (a *app) changeStores(cmd *cobra.Command, copies int, change func([]store.Place) ([]store.Place, error)) error {
+	d, err := a.device()
+	if err != nil {
+		return err
+	}
+	cfg, err := a.deviceConfig(d)
+	if err != nil {
+		return err
+	}
+	places, err := change(cfg.Places)
+	if err != nil {
+		return err
+	}
+	switch {
+	case copies == 0:
+		copies = min(d.info.Copies, len(places))
+	case copies < 1 || copies > len(places):
+		return usagef("--copies is from 1 to the number of places, %d", len(places))
+	}
+	b, err := satchel.Open(cfg)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	_, err = b.SetPlaces(cmd.Context(), places, copies)
+	a.progress.pause()
+	if err != nil && !errors.Is(err, satchel.ErrNotProtected) {
+		return err
+	}
+	return errors.Join(err, a.sayStores(b))
+}
+
+func (a *app) sayStores(b *satchel.Backup) error {
+	s := b.Status()
+	if err := a.emit(struct {
+		Generation uint64      `json:"generation"`
+		Protected  bool        `json:"protected"`
+		Copies     int         `json:"copies"`
+		Places     []placeJSON `json:"places"`
+	}{s.Generation, s.Protected, s.Copies, placesJSON(s.Places)}); err != nil {
+		return err
+	}
+	a.sayPlaces(s.Places)
+	state := "not protected"
+	if s.Protected {
+		state = "protected"
+	}
+	a.say("Generation %d is %s: %s must hold a change.", s.Generation, state, count(s.Copies, "place"))
+	return nil
+}
