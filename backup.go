@@ -209,7 +209,7 @@ func (b *Backup) Status() Status {
 		Fingerprint: d.info.Fingerprint, Created: created, Device: d.key.Device().String(),
 		Epoch: d.head().Epoch, Generation: d.head().Generation, Saved: d.headTime,
 		Items: countItems(d.items), Slots: slotInfos(d.slots),
-		Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
+		Deleted: d.deleted, Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
 	}
 }
 
@@ -221,6 +221,9 @@ func (h Health) lost() bool {
 
 // protected reports whether enough places hold the newest snapshot.
 func (b *Backup) protected() bool {
+	if b.dev.deleted || len(b.dev.slots) == 0 {
+		return false // Nothing that a place holds could be opened.
+	}
 	n := 0
 	for _, p := range b.cfg.Places {
 		if st := b.dev.places[p.Address]; st != nil && st.verified == b.dev.head() && !st.health.lost() {
@@ -239,6 +242,9 @@ func (b *Backup) placeStatus() []PlaceStatus {
 			if s.Health == HealthProtected && st.verified != b.dev.head() {
 				s.Health = HealthBehind
 			}
+		}
+		if b.dev.deleted {
+			s.Health, s.Generation, s.Err = HealthMissing, 0, ErrDeleted
 		}
 		list = append(list, s)
 	}
@@ -625,6 +631,7 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 			b.cfg.Logger.Warn("place is behind", "store", l.place.Address, "generation", d.head().Generation, "err", err)
 		}
 	}
+	errs = append(errs, b.finishRemovals(ctx, looks)...)
 	ok := b.protected()
 	if ok && verified {
 		b.change(func() { d.verified = b.cfg.Now() })
@@ -633,6 +640,9 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 		return fmt.Errorf("%w: recording it on this device: %w", ErrNotProtected, err)
 	}
 	b.tidy()
+	if len(b.dev.removed) > 0 && ok {
+		return fmt.Errorf("%w: a slot was removed and is still there: %w", ErrNotProtected, errors.Join(errs...))
+	}
 	if !ok {
 		if len(errs) == 0 {
 			errs = append(errs, errors.New("too few places"))
@@ -673,7 +683,7 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 		}
 	}
 	steps := d.missingFrom(st.verified)
-	total, done := 0, 0
+	total, done, lost := 0, 0, 0
 	for _, s := range steps {
 		total += len(s.objects)
 	}
@@ -683,7 +693,14 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 				continue // It was removed since.
 			}
 			if !st.held[path] {
-				if err := b.pushObject(ctx, p, path); err != nil {
+				err := b.pushObject(ctx, p, path)
+				if _, local := errors.AsType[*localError](err); local && isSlot(path) && lost+1 < len(d.slots) {
+					// A way in that nobody has any more; another one is left.
+					lost++
+					b.cfg.Logger.Warn("a slot is lost", "object", path, "err", err)
+					continue
+				}
+				if err != nil {
 					return verified, fmt.Errorf("object %s: %w", path, err)
 				}
 				if st.held == nil {

@@ -98,6 +98,9 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 // errBehind says that a place does not have an object yet, and never was said to.
 var errBehind = fmt.Errorf("not there yet: %w", ErrNotProtected)
 
+// errSlotLost says that a slot that is in the list is nowhere to be had.
+var errSlotLost = errors.New("this way in is lost: take it out of the list, and add another one")
+
 // checkPlace compares everything that the newest state needs.
 func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error {
 	d := b.dev
@@ -132,6 +135,10 @@ func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error
 	for i, path := range paths {
 		b.cfg.progress(Checking, p.Address, i, len(paths))
 		want, err := b.sealed(ctx, path)
+		if _, local := errors.AsType[*localError](err); local && isSlot(path) {
+			r.add(p.Address, path, errSlotLost)
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}

@@ -178,6 +178,7 @@ type device struct {
 
 	strangers map[seal.SnapshotName]bool // in the places, and known not to be of this backup
 	deleted   bool                       // the owner deleted the backup
+	removed   []seal.SlotName            // slots whose objects have to go from the places
 
 	places   map[string]*placeState
 	recorded []byte    // the last places record
@@ -213,6 +214,7 @@ type record struct {
 	Places    *placesRecord `json:"places,omitempty"`
 	Strangers []string      `json:"strangers,omitempty"` // names of snapshots
 	Deleted   bool          `json:"deleted,omitempty"`
+	Removed   *[]string     `json:"removed,omitempty"` // paths of slots that have to go from the places
 }
 
 type deviceRecord struct {
@@ -394,7 +396,7 @@ func (d *device) load() error {
 	if err != nil {
 		return err
 	}
-	d.log, d.key, d.chain, d.slots, d.deleted, d.verified = log, nil, nil, nil, false, time.Time{}
+	d.log, d.key, d.chain, d.slots, d.deleted, d.removed, d.verified = log, nil, nil, nil, false, nil, time.Time{}
 	d.items, d.places, d.strangers = map[string]*entry{}, map[string]*placeState{}, map[seal.SnapshotName]bool{}
 	d.base, d.listed, d.garbage, d.recorded = log.Size(), 0, 0, nil
 	var commit *commitRecord // begun, and going on with the next record
@@ -498,6 +500,9 @@ func (d *device) replay(r *record) (err error) {
 	case r.Deleted:
 		d.deleted = true
 		return nil
+	case r.Removed != nil:
+		d.removed, err = parseSlotPaths(*r.Removed)
+		return err
 	}
 	return seal.ErrDamaged
 }
@@ -523,13 +528,8 @@ func (d *device) replayCommit(c *commitRecord) (err error) {
 	}
 	slots := d.slots
 	if c.Slots != nil {
-		slots = nil
-		for _, p := range *c.Slots {
-			sl, ok := seal.ParseSlotPath(p)
-			if !ok {
-				return seal.ErrDamaged
-			}
-			slots = append(slots, sl)
+		if slots, err = parseSlotPaths(*c.Slots); err != nil {
+			return err
 		}
 	}
 
@@ -613,6 +613,9 @@ func (d *device) rewrite(commit []record) error {
 	if d.deleted {
 		list = append(list, record{Deleted: true})
 	}
+	if len(d.removed) > 0 {
+		list = append(list, record{Removed: new(slotPaths(d.removed))})
+	}
 	sealed, err := d.sealRecords(list)
 	if err != nil {
 		return err
@@ -635,6 +638,18 @@ func (d *device) compact() error {
 		c.Steps = append(c.Steps, stepRecord{s.name.String(), s.size, s.objects})
 	}
 	return d.rewrite(commitRecords(c, slices.Collect(maps.Values(d.items))))
+}
+
+func parseSlotPaths(paths []string) ([]seal.SlotName, error) {
+	var slots []seal.SlotName
+	for _, p := range paths {
+		n, ok := seal.ParseSlotPath(p)
+		if !ok {
+			return nil, seal.ErrDamaged
+		}
+		slots = append(slots, n)
+	}
+	return slots, nil
 }
 
 func slotPaths(slots []seal.SlotName) []string {

@@ -132,7 +132,7 @@ func find(ctx context.Context, cfg Config) ([]Found, error) {
 			}
 			f := byFolder[folder]
 			if f == nil {
-				f = &Found{Folder: folder, Label: label, cfg: cfg}
+				f = &Found{Folder: folder, Label: seal.CleanLabel(label), cfg: cfg}
 				byFolder[folder] = f
 			}
 			f.add(ctx, p, objects)

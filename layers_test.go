@@ -35,11 +35,13 @@ var level = map[string]int{
 
 	"store/folder": 3,
 	"store/mem":    3,
+	"source/file":  3,
 
 	"slot": 2,
 
 	"seal":     1,
 	"keychain": 1,
+	"source":   1,
 
 	"wallet":           0,
 	"store":            0,

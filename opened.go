@@ -23,6 +23,7 @@ type Opened struct {
 	found       *Found
 	reader      *reader
 	keys        *seal.Keys
+	used        seal.SlotName               // the slot that opened
 	names       []seal.SnapshotName         // all snapshots by name, newest first
 	aliens      map[seal.SnapshotName]bool  // those that are whole and not written with our key
 	bad         map[seal.SnapshotName]error // those that no state can be made of
@@ -41,6 +42,7 @@ type state struct {
 	chain []seal.SnapshotName // newest first
 	items map[string]*entry
 	slots []seal.SlotName
+	notes []string // what a person should know of how it came about
 }
 
 // Preview describes what Restore would bring back.
@@ -105,7 +107,7 @@ func (f *Found) Open(ctx context.Context, s slot.Secret) (*Opened, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", f.Folder, err)
 	}
-	o := &Opened{found: f, reader: r, keys: keys, warnings: warnings}
+	o := &Opened{found: f, reader: r, keys: keys, used: used, warnings: warnings}
 	if f.ID != "" && f.ID != keys.ID().String() {
 		o.warnings = append(o.warnings, "backup.json names another backup; what the slot says counts")
 	}
@@ -208,9 +210,9 @@ func (o *Opened) load(ctx context.Context, used seal.SlotName) error {
 
 // Bounds of the work on a folder full of bad snapshots.
 const (
-	maxTries  = 600  // states that are tried
-	maxAliens = 5000 // snapshots of others that are looked at; more costs too much time
-	maxRivals = 16   // snapshots beside the newest that are looked at
+	maxTries  = 600   // states that are tried
+	maxAliens = 20000 // snapshots of others that are looked at; more costs too much time
+	maxRivals = 16    // snapshots beside the newest that are looked at
 )
 
 // errAlien says that a snapshot is whole and was not written with our key.
@@ -344,8 +346,13 @@ func (o *Opened) chain(ctx context.Context, n seal.SnapshotName, bad map[seal.Sn
 		}
 		// From the newest to the oldest: what is known already is newer.
 		for i := range s.Items {
-			if name := s.Items[i].Name; st.items[name] == nil {
-				st.items[name] = newEntry(&s.Items[i], n)
+			l := &s.Items[i]
+			newer := st.items[l.Name]
+			if newer == nil {
+				st.items[l.Name] = newEntry(l, n)
+			} else if l.Required && !newer.line.Required {
+				// The owner may do that; so may who stole a device key.
+				st.notes = append(st.notes, fmt.Sprintf("item %s was required, and is not any more since generation %d", l.Name, newer.line.Version))
 			}
 		}
 		if s.HasSlots && !hasSlots {
@@ -390,6 +397,10 @@ func (o *Opened) describe(ctx context.Context, used seal.SlotName, problem error
 	p.Problem = cmp.Or(problem, err)
 	p.Warnings = append(p.Warnings, o.slotWarnings(used)...)
 	p.Warnings = append(p.Warnings, o.placeWarnings()...)
+	p.Warnings = append(p.Warnings, st.notes[:min(len(st.notes), maxOthers)]...)
+	if p.Problem == nil && st.name.Generation >= seal.MaxGeneration {
+		p.Problem = fmt.Errorf("generation %d is the last there can be, which no honest device reaches: %w", st.name.Generation, seal.ErrDamaged)
+	}
 	o.describeOthers(&p)
 	o.preview = p
 	return nil

@@ -98,7 +98,8 @@ func (o *Owner) AddSlot(ctx context.Context, s slot.Secret) (SlotInfo, error) {
 // RemoveSlot takes a way in out of the backup and then deletes its object from
 // every place. Copies made earlier still open: moving the funds is the cure.
 // The last slot stays (ErrLastSlot). If a place could not be reached, the error
-// names it: calling RemoveSlot again deletes what that place still holds.
+// names it, and the object is deleted there with the next Save or Sync. RemoveSlot
+// may be called again, also for a slot that is not in the list.
 func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 	b := o.b
 	if err := b.begin(); err != nil {
@@ -117,6 +118,10 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 		if !slices.ContainsFunc(slots, func(n seal.SlotName) bool { _, err := b.sealed(ctx, n.Path()); return err == nil }) {
 			return fmt.Errorf("%w: add another way in first", ErrLastSlot)
 		}
+		// If we crash between the two, the slot is in the list and stays.
+		if err := b.setRemoved(append(slices.Clone(b.dev.removed), b.dev.slots[i])); err != nil {
+			return fmt.Errorf("removing a slot: %w", err)
+		}
 		if err := b.commitChanges(o.keys, nil, &slots, nil); err != nil {
 			return fmt.Errorf("removing a slot: %w", err)
 		}
@@ -128,7 +133,7 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 	// back does the object go.
 	var errs []error
 	for _, l := range looks {
-		any, err := o.removeSlotObject(ctx, l.place, is)
+		any, err := b.removeSlotObject(ctx, l.place, is)
 		found = found || any
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s may still hold the slot: %w", l.place.Address, err))
@@ -141,10 +146,40 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 	return errors.Join(errs...)
 }
 
+// setRemoved records which slots have to go from the places.
+func (b *Backup) setRemoved(slots []seal.SlotName) error {
+	if err := b.dev.append(record{Removed: new(slotPaths(slots))}); err != nil {
+		return err
+	}
+	b.change(func() { b.dev.removed = slots })
+	return nil
+}
+
+// finishRemovals deletes from the places what is left of removed slots. Until all
+// places have done it the slots stay in the record, and it is tried again.
+func (b *Backup) finishRemovals(ctx context.Context, looks []look) (errs []error) {
+	d := b.dev
+	gone := slices.DeleteFunc(slices.Clone(d.removed), func(n seal.SlotName) bool { return slices.Contains(d.slots, n) })
+	if len(d.removed) == 0 {
+		return nil
+	}
+	for _, l := range looks {
+		if _, err := b.removeSlotObject(ctx, l.place, func(n seal.SlotName) bool { return slices.Contains(gone, n) }); err != nil {
+			errs = append(errs, fmt.Errorf("%s may still hold a removed slot: %w", l.place.Address, err))
+		}
+	}
+	if len(errs) == 0 {
+		if err := b.setRemoved(nil); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
 // removeSlotObject deletes a slot's object from a place that holds the newest
 // snapshot.
-func (o *Owner) removeSlotObject(ctx context.Context, p store.Place, is func(seal.SlotName) bool) (found bool, err error) {
-	d := o.b.dev
+func (b *Backup) removeSlotObject(ctx context.Context, p store.Place, is func(seal.SlotName) bool) (found bool, err error) {
+	d := b.dev
 	if st := d.places[p.Address]; st == nil || st.verified != d.head() {
 		if st != nil && st.err != nil {
 			return false, st.err
@@ -275,7 +310,7 @@ func isSlot(path string) bool { _, ok := seal.ParseSlotPath(path); return ok }
 func (o *Owner) ours(ctx context.Context, st store.Store, ob store.Object, others bool) (bool, error) {
 	d := o.b.dev
 	path := below(d.info.Folder, ob.Name)
-	if slices.ContainsFunc(d.slots, func(n seal.SlotName) bool { return n.Path() == path }) {
+	if slices.ContainsFunc(slices.Concat(d.slots, d.removed), func(n seal.SlotName) bool { return n.Path() == path }) {
 		return true, nil
 	}
 	if path == seal.HintName || path == seal.ReadmeName {

@@ -210,11 +210,16 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 	if len(missing) > 0 && !accept {
 		return missing, errors.Join(append([]error{&IncompleteError{Items: missing}}, problems...)...)
 	}
-	for _, n := range o.state.slots {
-		// A slot that is gone or damaged is a warning and not a reason to fail:
-		// another one just opened. One that cannot be read just now stays.
-		if _, err := o.reader.fetch(ctx, n.Path(), seal.MaxSlot); err == nil || !gone(err) {
-			d.slots = append(d.slots, n)
+	// A slot that is gone or damaged is a warning and not a reason to fail: another
+	// one just opened. It stays in the list, so that it is not taken for a
+	// stranger's when it comes back. The one that opened is kept in any case.
+	d.slots = slices.Clone(o.state.slots)
+	if !slices.Contains(d.slots, o.used) && len(d.slots) < seal.MaxSlots {
+		d.slots = append(d.slots, o.used)
+	}
+	for _, n := range d.slots {
+		if _, err := o.reader.fetch(ctx, n.Path(), seal.MaxSlot); err != nil && !gone(err) && ctx.Err() == nil && n == o.used {
+			return nil, err
 		}
 	}
 	if err := cmp.Or(keepErr, ctx.Err()); err != nil {
