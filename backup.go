@@ -34,6 +34,10 @@ type Backup struct {
 	mu sync.Mutex
 
 	dev *device
+
+	// looked is when a place was last listed whole; only the operation under way
+	// uses it.
+	looked map[string]time.Time
 }
 
 // errClosed says that a Backup is used after Close.
@@ -209,8 +213,20 @@ func (b *Backup) Status() Status {
 		Fingerprint: d.info.Fingerprint, Created: created, Device: d.key.Device().String(),
 		Epoch: d.head().Epoch, Generation: d.head().Generation, Saved: d.headTime,
 		Items: countItems(d.items), Slots: slotInfos(d.slots),
-		Deleted: d.deleted, Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
+		Missing: lostItems(d.items), Deleted: d.deleted, Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
 	}
+}
+
+// lostItems names the items that a restore went on without.
+func lostItems(items map[string]*entry) []string {
+	var names []string
+	for name, e := range items {
+		if e.lost {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // lost reports whether a place in this state cannot be counted on. A place that
@@ -223,6 +239,11 @@ func (h Health) lost() bool {
 func (b *Backup) protected() bool {
 	if b.dev.deleted || len(b.dev.slots) == 0 {
 		return false // Nothing that a place holds could be opened.
+	}
+	for _, e := range b.dev.items {
+		if e.lost && e.line.Required {
+			return false // No place holds it any more.
+		}
 	}
 	n := 0
 	for _, p := range b.cfg.Places {
@@ -495,7 +516,11 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 	var other error
 	for i, p := range b.cfg.Places {
 		looks[i].place = p
-		list, err := p.Store.List(ctx, d.info.Folder+"/snapshots/")
+		prefix, whole := d.info.Folder+"/snapshots/", b.lookWhole(p)
+		if whole {
+			prefix = d.info.Folder + "/"
+		}
+		list, err := p.Store.List(ctx, prefix)
 		if err != nil {
 			looks[i].err = err
 			continue
@@ -524,11 +549,85 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 		if other == nil {
 			looks[i].err = b.lookForLoss(ctx, p, listed)
 		}
+		if other == nil && whole && looks[i].err == nil {
+			if looks[i].err = b.lookForHoles(ctx, p, list); looks[i].err == nil {
+				b.looked[p.Address] = time.Now()
+			}
+		}
 	}
 	if other != nil {
 		return nil, errors.Join(other, d.savePlaces())
 	}
 	return looks, nil
+}
+
+// wholeLook is how often a place is listed whole, and not its snapshots only.
+const wholeLook = time.Hour
+
+// lookWhole reports whether a place should be listed whole: the first time that
+// this process looks, and every hour.
+func (b *Backup) lookWhole(p store.Place) bool {
+	if b.looked == nil {
+		b.looked = map[string]time.Time{}
+	}
+	last, ok := b.looked[p.Address]
+	return !ok || time.Since(last) > wholeLook
+}
+
+// maxHoles is how many objects that a listing lacks are asked for by name.
+const maxHoles = 16
+
+// lookForHoles compares a whole listing with what the place is known to hold. An
+// object that is gone, or has another length, means that the place counts for
+// nothing until all was put there again (R8). A listing may lag, so what it lacks
+// is asked for by name.
+func (b *Backup) lookForHoles(ctx context.Context, p store.Place, list []store.Object) error {
+	d := b.dev
+	st := d.places[p.Address]
+	if st == nil || st.verified != d.head() {
+		return nil // Something is on its way there; the next look is soon.
+	}
+	there := make(map[string]bool, len(list))
+	for _, o := range list {
+		there[below(d.info.Folder, o.Name)] = true
+	}
+	asked := 0
+	for _, path := range d.liveObjects(0) {
+		if there[path] {
+			continue
+		}
+		if asked++; asked > maxHoles {
+			return nil // It lags; Check finds out.
+		}
+		_, err := p.Store.Get(ctx, d.info.Folder+"/"+path, hashOf(path), seal.MaxObject)
+		switch {
+		case errors.Is(err, store.ErrNotExist):
+			err = ErrMissing
+		case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrTooLarge):
+			err = seal.ErrDamaged
+		default:
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if isSlot(path) {
+			if _, local := errors.AsType[*localError](b.have(ctx, path)); local {
+				continue // Nobody has it any more: nothing could be put back.
+			}
+		}
+		b.cfg.Logger.Warn("place lost what it held", "store", p.Address, "object", path, "err", err)
+		b.setPlace(p.Address, healthOf(err), fmt.Errorf("object %s: %w", path, err))
+		b.change(st.lose)
+		return nil
+	}
+	return nil
+}
+
+// have returns nil if the sealed object of a path can be had.
+func (b *Backup) have(ctx context.Context, path string) error {
+	_, err := b.sealed(ctx, path)
+	return err
 }
 
 // lookForLoss compares the snapshots that a place lists with those that it is

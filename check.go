@@ -14,8 +14,8 @@ import (
 
 // Finding is one thing that Check or Drill found wrong.
 type Finding struct {
-	Place  string // address
-	Object string // below the backup's folder, or an item; "" for the place as a whole
+	Place  string // address; "" for what concerns no place
+	Object string // below the backup's folder, or the name of an item; "" for the place as a whole
 	Err    error  // ErrMissing, seal.ErrDamaged, ErrOtherDevice, …
 }
 
@@ -35,7 +35,9 @@ func (r *Report) add(place, object string, err error) {
 func (r *Report) err() error {
 	var errs []error
 	for _, f := range r.Findings {
-		if f.Object == "" {
+		if f.Place == "" {
+			errs = append(errs, fmt.Errorf("item %s: %w", f.Object, f.Err))
+		} else if f.Object == "" {
 			errs = append(errs, fmt.Errorf("%s: %w", f.Place, f.Err))
 		} else {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", f.Place, f.Object, f.Err))
@@ -85,6 +87,10 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 		if healthOf(worst).lost() {
 			b.change(d.places[p.Address].lose)
 		}
+	}
+	for _, name := range lostItems(d.items) {
+		r.add("", name, fmt.Errorf("lost before this device was restored: %w", ErrIncomplete))
+		whole = 0
 	}
 	if whole >= b.cfg.Copies {
 		b.change(func() { d.verified = b.cfg.Now() })

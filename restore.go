@@ -15,7 +15,8 @@ import (
 // RestoreOptions change what Restore does. The zero value is right.
 type RestoreOptions struct {
 	// AcceptProblem takes the state that Preview describes in spite of its
-	// Problem, and goes on without items that cannot be had: the user has decided.
+	// Problem, and goes on without required items that cannot be had: the user has
+	// decided.
 	AcceptProblem bool
 	// BIP39Passphrase is for keys that need one which the backup does not hold.
 	// With it the wallet is compared; without it the restore goes on and Compared
@@ -28,7 +29,7 @@ type Outcome struct {
 	Preview
 	Compared  bool     // fingerprint and first addresses were recomputed and are the same
 	Protected bool     // this device is the writer now, and enough places say so
-	Missing   []string // items that could not be had, if that was accepted
+	Missing   []string // items that could not be had
 }
 
 // Restore brings the wallet to cfg.Dir: every item is fetched, verified and
@@ -37,8 +38,10 @@ type Outcome struct {
 // fs.ErrExist). Then this device takes over as the writer of the backup.
 //
 // As with Create, a Backup and an error together mean that the wallet is
-// restored, and that taking over is still to be brought to the places. Errors
-// without a Backup: Preview.Problem, IncompleteError, those of the places.
+// restored: taking over is still to be brought to the places, or, with an
+// IncompleteError, items could not be had that are not required, or whose loss was
+// accepted; Outcome.Missing names them. Errors without a Backup: Preview.Problem,
+// an IncompleteError of required items, those of the places.
 func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (*Backup, Outcome, error) {
 	out := Outcome{Preview: o.preview}
 	if len(cfg.Places) == 0 {
@@ -95,8 +98,8 @@ func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (
 			since[0].Device, since[0].Generation))
 	}
 	cfg.progress(Restored, "", 1, 1)
-	if err == nil && len(out.Missing) > 0 {
-		err = &IncompleteError{Items: out.Missing}
+	if len(out.Missing) > 0 {
+		err = errors.Join(&IncompleteError{Items: out.Missing}, err)
 	}
 	return b, out, err
 }
@@ -175,6 +178,7 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 	defer func() { o.reader.keep = nil }()
 
 	var problems []error
+	var required []string // of those that are missing
 	names := o.inOrder()
 	var last carried
 	for i, name := range names {
@@ -201,14 +205,17 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 			return nil, err // Another try may bring it: it is not given up for lost.
 		default:
 			missing = append(missing, name)
-			problems = append(problems, err)
+			if e.line.Required {
+				required = append(required, name)
+				problems = append(problems, err)
+			}
 			fresh.lost = true
 		}
 		d.items[name] = fresh
 	}
 	b.cfg.progress(Restoring, "", len(names), len(names))
-	if len(missing) > 0 && !accept {
-		return missing, errors.Join(append([]error{&IncompleteError{Items: missing}}, problems...)...)
+	if len(required) > 0 && !accept {
+		return missing, errors.Join(append([]error{&IncompleteError{Items: required}}, problems...)...)
 	}
 	// A slot that is gone or damaged is a warning and not a reason to fail: another
 	// one just opened. It stays in the list, so that it is not taken for a

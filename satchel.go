@@ -189,6 +189,7 @@ type Status struct {
 	Items       int
 	Slots       []SlotInfo
 	Protected   bool
+	Missing     []string  // items that a restore went on without; a Save of a new value ends that
 	Deleted     bool      // the owner deleted the backup; the wallet is on this device only
 	Verified    time.Time // when enough places were last verified to hold the then newest generation
 	Copies      int

@@ -143,11 +143,12 @@ func TestParseKeysRefuses(t *testing.T) {
 		"unknown line":          {change(good, "words: ", "color: blue\nwords: "), wallet.ErrDamaged},
 		"line after":            {change(good, "about\n", "about\nx: y\n"), wallet.ErrDamaged},
 		"twice":                 {change(good, "network: mainnet\n", "network: mainnet\nnetwork: mainnet\n"), wallet.ErrDamaged},
-		"no padding":            {strings.TrimRight(good, "\n") + "\n", wallet.ErrDamaged},
+		"no padding":            {good[strings.Index(good, "\n")+1:], wallet.ErrDamaged},
 		"one byte less":         {good[:len(good)-1], wallet.ErrDamaged},
 		"one byte more":         {good + "\n", wallet.ErrDamaged},
-		"one block more":        {good + strings.Repeat("\n", 1024), wallet.ErrDamaged},
-		"spaces as padding":     {good[:len(good)-1] + " ", wallet.ErrDamaged},
+		"one block more":        {"#" + strings.Repeat(" ", 1024) + good[1:], wallet.ErrDamaged},
+		"padding of other":      {"#-" + good[2:], wallet.ErrDamaged},
+		"line feeds after":      {good + strings.Repeat("\n", 1024), wallet.ErrDamaged},
 		"carriage returns":      {strings.ReplaceAll(good, "\n", "\r\n"), wallet.ErrDamaged},
 		"too long":              {good + strings.Repeat("\n", wallet.MaxKeysText), wallet.ErrDamaged},
 		"needed: no":            {change(needed, "needed: yes", "needed: no"), wallet.ErrDamaged},
@@ -172,8 +173,9 @@ func TestParseKeysRefuses(t *testing.T) {
 	// A flipped bit anywhere is found, except in the date, of which nothing
 	// else knows.
 	from := strings.Index(good, date)
-	for i := range len(strings.TrimRight(good, "\n")) + 16 {
-		if from <= i && i < from+len(date) {
+	pad := strings.Index(good, "\n")
+	for i := range len(good) {
+		if from <= i && i < from+len(date) || 16 < i && i < pad-16 { // One space is like another.
 			continue
 		}
 		b := []byte(good)

@@ -44,11 +44,12 @@ const keysComment = `# THE KEYS OF A BITCOIN WALLET
 `
 
 // Text is the readable form of the keys, which is the plaintext of the item
-// "keys" in a backup. Line feeds pad it to 2048 bytes, or with a long passphrase
-// to the next multiple of 1024, so that its length tells nothing of the words.
+// "keys" in a backup. Its first line, a "#" and spaces, pads it to 2048 bytes, or
+// with a long passphrase to the next multiple of 1024, so that its length tells
+// nothing of the words. The words come last, where a terminal shows them.
 //
-// Version 1 of the form is UTF-8: a fixed comment for people, then the lines
-// below in this order, each ended by a line feed, then the padding.
+// Version 1 of the form is UTF-8: the padding, a fixed comment for people, then
+// the lines below in this order, each ended by a line feed.
 //
 //	satchel-keys: 1
 //	network: mainnet
@@ -88,10 +89,14 @@ func (k Keys) Text() (secret.Bytes, error) {
 	case NeededPassphrase:
 		b = append(b, "bip39-passphrase-needed: yes\n"...)
 	}
-	for len(b) < keysTextLeast || len(b)%keysTextBlock != 0 {
-		b = append(b, '\n')
-	}
-	return secret.New(b), nil
+	whole := max(keysTextLeast, (len(b)+len("#\n")+keysTextBlock-1)/keysTextBlock*keysTextBlock)
+	text := make([]byte, 0, whole)
+	defer func() { clear(text[:cap(text)]) }()
+	text = append(text, '#')
+	text = append(text, bytes.Repeat([]byte(" "), whole-len(b)-len("#\n"))...)
+	text = append(text, '\n')
+	text = append(text, b...)
+	return secret.New(text), nil
 }
 
 // ParseKeys reads the text form of keys. It takes only what Text writes, to
