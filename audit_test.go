@@ -161,7 +161,7 @@ func TestMissingSlotStaysListed(t *testing.T) {
 // process, and put back.
 func TestHolesAreNoticed(t *testing.T) {
 	t.Parallel()
-	for _, part := range []string{"/slots/", "/items/keys/", "/items/"} {
+	for _, part := range []string{"/slots/", "/items/keys/", "/items/", "README", "backup.json"} {
 		st := &mem.Store{}
 		cfg := config(t, st)
 		b, _, way := create(t, cfg, item("file/x", strings.Repeat("x", 3000)))
@@ -177,6 +177,9 @@ func TestHolesAreNoticed(t *testing.T) {
 		}
 		save(t, b, item("labels", "l"))
 		mustRead(t, here(t, b), way, st)
+		if name(t, st, "README") == "" || name(t, st, "backup.json") == "" {
+			t.Error("what helps people to find the backup is gone")
+		}
 		b.Close()
 	}
 }
@@ -299,12 +302,16 @@ func TestJunkSlots(t *testing.T) {
 	folder := b.Status().Folder
 	real := []byte(objects(t, st, "")[name(t, st, "/slots/")])
 	b.Close()
-	for i := range 300 {
+	for i := range 1200 {
 		data := fmt.Appendf(nil, "junk %d", i)
 		if i%3 == 0 { // looks like a slot, and asks for the most work
 			data = append([]byte(strings.Replace(string(real), " 10\n", " 12\n", 1)), byte(i))
 		}
 		st.Add(fmt.Sprintf("%s/slots/recovery-code-%016x-%s.age", folder, i+1, store.Sum(data)), data)
+	}
+	wrong, _ := slot.NewRecoveryCode()
+	if _, _, err := readAll(wrong, st); satchel.CodeOf(err) != satchel.CodeWrongSecret {
+		t.Errorf("a wrong code among junk: %v", err)
 	}
 	b2, _, err := openOnly(t, way, cfg).Restore(context.Background(), newDevice(t, cfg), satchel.RestoreOptions{})
 	if err != nil {

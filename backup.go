@@ -536,8 +536,8 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 				continue
 			}
 			if d.foreign(n) {
-				err := fmt.Errorf("%w: device %s wrote generation %d in epoch %d in %s; this device is %s in epoch %d",
-					ErrOtherDevice, n.Device, n.Generation, n.Epoch, p.Address, d.key.Device(), d.key.Epoch())
+				err := fmt.Errorf("%w: device %s wrote generation %d in epoch %d in %s, or somebody put the file %s there; this device is %s in epoch %d",
+					ErrOtherDevice, n.Device, n.Generation, n.Epoch, p.Address, n.Path(), d.key.Device(), d.key.Epoch())
 				b.setPlace(p.Address, HealthOtherDevice, err)
 				other = cmp.Or(other, err)
 				break
@@ -590,6 +590,11 @@ func (b *Backup) lookForHoles(ctx context.Context, p store.Place, list []store.O
 	there := make(map[string]bool, len(list))
 	for _, o := range list {
 		there[below(d.info.Folder, o.Name)] = true
+	}
+	if !there[seal.ReadmeName] || !there[seal.HintName] {
+		if err := b.pushHints(ctx, p.Store); err != nil {
+			return err
+		}
 	}
 	asked := 0
 	for _, path := range d.liveObjects(0) {

@@ -309,14 +309,18 @@ func (r *reader) diagnose(ctx context.Context, p store.Place, name string, limit
 	return fmt.Errorf("%w in %s", seal.Misfit(data), p.Address)
 }
 
+// maxSlotFiles is how many files that are named like slots are looked at.
+const maxSlotFiles = 4096
+
 // slots returns the slots of a kind, those first that are in a place with few of
-// them: a place with thousands is not to be believed. Beyond MaxSlots they are cut.
+// them: a place with thousands is not to be believed. Beyond maxSlotFiles they are
+// cut.
 func (r *reader) slots(match func(seal.SlotName) bool) []seal.SlotName {
 	var byPlace [][]seal.SlotName
 	for _, list := range r.lists {
 		var names []seal.SlotName
 		for _, o := range list {
-			if n, ok := seal.ParseSlotPath(o.Name); ok && match(n) && !slices.Contains(names, n) && len(names) <= seal.MaxSlots {
+			if n, ok := seal.ParseSlotPath(o.Name); ok && match(n) && len(names) < maxSlotFiles {
 				names = append(names, n)
 			}
 		}
@@ -324,9 +328,11 @@ func (r *reader) slots(match func(seal.SlotName) bool) []seal.SlotName {
 	}
 	slices.SortStableFunc(byPlace, func(a, b []seal.SlotName) int { return len(a) - len(b) })
 	var all []seal.SlotName
+	seen := map[seal.SlotName]bool{}
 	for _, names := range byPlace {
 		for _, n := range names {
-			if len(all) < seal.MaxSlots && !slices.Contains(all, n) {
+			if len(all) < maxSlotFiles && !seen[n] {
+				seen[n] = true
 				all = append(all, n)
 			}
 		}

@@ -130,8 +130,44 @@ func (r *reader) openSlot(ctx context.Context, s slot.Secret) (*seal.Keys, seal.
 		}
 		return nil, seal.SlotName{}, err
 	}
-	var errs []error
+	// What is no slot at all costs little to find out, and the cheapest are tried
+	// first: whoever can write to the place could add any number of others.
+	// odd are files with the bytes that their names promise, which Satchel did not
+	// write: they only matter where nothing else was found.
+	var errs, odd []error
+	fail := func(n seal.SlotName, err error) {
+		list := &errs
+		if errors.Is(err, errOddSlot) || errors.Is(err, slot.ErrParameters) || errors.Is(err, slot.ErrKind) {
+			list = &odd
+		}
+		if len(*list) < maxOthers {
+			*list = append(*list, slotError(n, err))
+		}
+	}
+	work := map[seal.SlotName]int{}
 	for _, n := range slots {
+		data, err := r.fetch(ctx, n.Path(), seal.MaxSlot)
+		if ctx.Err() != nil {
+			return nil, seal.SlotName{}, ctx.Err()
+		}
+		if err != nil {
+			fail(n, err)
+			continue
+		}
+		var ok bool
+		if work[n], ok = slot.WorkFactor(data); !ok {
+			delete(work, n)
+			fail(n, errOddSlot)
+		}
+	}
+	slots = slices.DeleteFunc(slots, func(n seal.SlotName) bool { _, ok := work[n]; return !ok })
+	slices.SortStableFunc(slots, func(a, b seal.SlotName) int { return work[a] - work[b] })
+	spent := 0
+	for i, n := range slots {
+		if spent += 1 << min(work[n], 30); i > 0 && spent > maxWork {
+			errs = append(errs, fmt.Errorf("%d more slots were not tried: they would take too long", len(slots)-i))
+			break
+		}
 		data, err := r.fetch(ctx, n.Path(), seal.MaxSlot)
 		if err == nil {
 			var keys *seal.Keys
@@ -142,10 +178,20 @@ func (r *reader) openSlot(ctx context.Context, s slot.Secret) (*seal.Keys, seal.
 		if ctx.Err() != nil {
 			return nil, seal.SlotName{}, ctx.Err()
 		}
-		errs = append(errs, slotError(n, err))
+		fail(n, err)
+	}
+	if len(errs) == 0 {
+		errs = odd
 	}
 	return nil, seal.SlotName{}, errors.Join(errs...)
 }
+
+// errOddSlot says that a file is named like a slot and is none.
+var errOddSlot = fmt.Errorf("not a slot: %w", seal.ErrDamaged)
+
+// maxWork bounds the rounds of scrypt spent on the slots of one kind: 32 of the
+// most expensive that Satchel writes, a minute or so.
+const maxWork = 32 << 18
 
 // slotError marks damage of a slot as such. A wrong secret stays one.
 func slotError(n seal.SlotName, err error) error {
