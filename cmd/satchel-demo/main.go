@@ -180,7 +180,10 @@ func (d *demo) look(context.Context) error {
 			return err
 		}
 		rel, _ := filepath.Rel(d.cloud, path)
-		first, rest, _ := strings.Cut(rel, string(filepath.Separator))
+		first, rest, inside := strings.Cut(rel, string(filepath.Separator))
+		if !inside {
+			return nil // The mark of the folder, which says nothing of a wallet.
+		}
 		if first != folder {
 			folder = first
 			d.say("  %s/", folder)
@@ -195,7 +198,7 @@ func (d *demo) look(context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("\n  %d bytes, ordinary age files. Searched for the words, the label and the\n  item names: found %d times.", total, leaks)
+	d.say("\n  %d bytes, ordinary age files. Searched for the words, for \"bicycle\" and for\n  \"lightning\": found %d times.", total, leaks)
 	if leaks > 0 {
 		return errors.New("the cloud can read what it must not")
 	}
