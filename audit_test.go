@@ -90,6 +90,9 @@ func TestRemovedSlotGoesLater(t *testing.T) {
 	if r, err := b.Sync(ctx); err != nil || !r.Protected {
 		t.Fatalf("%+v, %v", r, err)
 	}
+	if err := unlock(t, b, fresh).RemoveSlot(ctx, strings.Repeat("0", 16)); !errors.Is(err, satchel.ErrNoSlot) {
+		t.Errorf("a slot that never was: %v", err)
+	}
 	if _, _, err := readAll(old, st.Inner); !errors.Is(err, slot.ErrWrongSecret) {
 		t.Errorf("the removed code: got %v, want ErrWrongSecret", err)
 	}

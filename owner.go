@@ -111,7 +111,7 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	found := false
+	found := slices.ContainsFunc(b.dev.removed, is) // from an earlier call
 	if i := slices.IndexFunc(b.dev.slots, is); i >= 0 {
 		found = true
 		slots := slices.Delete(slices.Clone(b.dev.slots), i, i+1)

@@ -38,9 +38,11 @@ type app struct {
 	newSecretFD  int
 	passphraseFD int
 	codeFD       int
+	fds          map[int]*os.File // those from 3 on, see takeFDs
 
 	progress *progressLine
 	broken   error // of wallets that devices left out
+	unsaid   error // the first of writing the result
 }
 
 const noFD = -1
@@ -91,7 +93,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	// Before each command: flags are read, so it is known whether to ask.
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := a.takeFDs(cmd); err != nil {
+			return err
+		}
 		if !a.json {
 			a.term = openTerminal(stdin, stderr, getenv)
 		}
@@ -101,6 +106,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	err := root.ExecuteContext(ctx)
 	if a.progress != nil {
 		a.progress.end()
+	}
+	if a.unsaid != nil && (err == nil || errors.Is(err, errPartly)) {
+		err = a.unsaid
 	}
 	if ctx.Err() != nil && err != nil && satchel.CodeOf(err) != satchel.CodeInterrupted {
 		// Whatever the interruption looked like from inside.
@@ -166,13 +174,16 @@ func (a *app) tell(line string) {
 	fmt.Fprintf(a.stderr, "%s\n", line)
 }
 
-// say prints a line of the result for a person. With --json it prints nothing.
+// say prints a line of the result for a person. With --json it prints nothing. If
+// it cannot be written the command fails in the end.
 func (a *app) say(format string, args ...any) {
 	if a.json {
 		return
 	}
 	a.progress.pause()
-	fmt.Fprintf(a.stdout, format+"\n", args...)
+	if _, err := fmt.Fprintf(a.stdout, format+"\n", args...); err != nil && a.unsaid == nil {
+		a.unsaid = fmt.Errorf("writing the result: %w", err)
+	}
 }
 
 // emit prints one object of the result for a program, if --json was given.
@@ -287,7 +298,7 @@ func (a *app) begin(cmd *cobra.Command) error {
 		return err
 	}
 	if len(devices) > 0 || a.broken != nil {
-		return a.status()
+		return a.status(cmd.Context())
 	}
 	a.term.print("Satchel keeps a Bitcoin wallet safe from the loss of this device.\n\n")
 	n, err := a.term.choose(cmd.Context(), "What would you like to do?", []string{
@@ -305,12 +316,4 @@ func (a *app) begin(cmd *cobra.Command) error {
 	}
 	next.SetContext(cmd.Context())
 	return next.RunE(next, nil)
-}
-
-// file returns the file that a descriptor given by a flag stands for.
-func (a *app) file(fd int) io.Reader {
-	if fd == 0 {
-		return a.stdin
-	}
-	return os.NewFile(uintptr(fd), "file descriptor")
 }

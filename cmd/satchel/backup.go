@@ -53,7 +53,7 @@ it and it was fetched from there again and compared.
 					return usagef("%v", err)
 				}
 			}
-			b, err := a.open()
+			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}

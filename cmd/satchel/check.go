@@ -24,7 +24,7 @@ lost or damaged is listed, and "satchel backup" then puts it back.
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
 			satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder, satchel.CodeListing, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := a.open()
+			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -155,12 +155,18 @@ func (a *app) create(cmd *cobra.Command, n newWallet, makeKeys func(context.Cont
 	if err != nil {
 		return err
 	}
-	status, err := a.createBackup(ctx, place, satchel.Plan{Label: n.label, Keys: keys, Slots: []slot.Secret{way.way}})
-	if status == nil {
+	if err := a.show(ctx, way); err != nil {
 		return err
 	}
-	// The wallet exists now, whatever err says: its secret must reach its owner.
-	return a.created(ctx, *status, keys, way, err)
+	status, err := a.createBackup(ctx, place, satchel.Plan{Label: n.label, Keys: keys, Slots: []slot.Secret{way.way}})
+	if status == nil {
+		if a.term != nil && !way.printed.Empty() {
+			a.term.print("Nothing was made, so what you wrote down opens nothing.\n")
+		}
+		return err
+	}
+	// The wallet exists now, whatever err says.
+	return a.created(*status, keys, way, err)
 }
 
 // createBackup makes the backup in a directory of a temporary name, since its id
@@ -177,6 +183,12 @@ func (a *app) createBackup(ctx context.Context, place store.Place, plan satchel.
 		return nil, err
 	}
 	b, err := satchel.Create(ctx, cfg, plan)
+	if b == nil && errors.Is(err, satchel.ErrBusy) {
+		// It is made, and another satchel looks at it just now.
+		if b, err = a.openWhenFree(ctx, cfg); err == nil {
+			_, err = b.Sync(ctx)
+		}
+	}
 	a.progress.pause()
 	if b == nil {
 		return nil, err
@@ -193,8 +205,8 @@ func (a *app) createBackup(ctx context.Context, place store.Place, plan satchel.
 	return &status, errors.Join(err, moveErr)
 }
 
-// created tells what was made and hands over its secret.
-func (a *app) created(ctx context.Context, s satchel.Status, keys wallet.Keys, way newWay, err error) error {
+// created tells what was made.
+func (a *app) created(s satchel.Status, keys wallet.Keys, way newWay, err error) error {
 	address, addressErr := firstAddress(keys)
 	if addressErr != nil {
 		err = errors.Join(err, addressErr)
@@ -215,7 +227,8 @@ func (a *app) created(ctx context.Context, s satchel.Status, keys wallet.Keys, w
 	if a.json {
 		if e := a.emit(createdJSON{s.ID, s.Label, s.Folder, s.Network, s.Fingerprint, address, s.Protected, stamp(s.Verified),
 			placesJSON(s.Places), slotsJSON(s.Slots), a.printedJSON(way)}); e != nil {
-			return e
+			return errors.Join(lostResult(a.printedJSON(way), e, "the wallet "+printable(s.Folder)+" was made",
+				"`satchel export words` takes the wallet out; to remove it: `satchel forget --anyway`, and delete that folder in the place by hand"), err)
 		}
 	}
 	a.say("")
@@ -231,16 +244,21 @@ func (a *app) created(ctx context.Context, s satchel.Status, keys wallet.Keys, w
 	} else {
 		a.say("Protected      no: the wallet is on this device only")
 	}
-	// An interruption meant the work, not the secret of a wallet that is there.
-	if e := a.show(context.WithoutCancel(ctx), way); e != nil {
-		return errors.Join(err, e)
-	}
 	if !a.json && err == nil {
 		a.say("")
 		a.say("Next: `satchel drill` tries a restore without changing anything, and")
 		a.say("`satchel status` shows whether all is well.")
 	}
 	return err
+}
+
+// lostResult is the error of writing a JSON result that says what was done, and
+// that should have handed over a secret, if any.
+func lostResult(secret string, err error, done, hint string) error {
+	if secret == "" {
+		return fmt.Errorf("%s, but writing the result: %w", done, err)
+	}
+	return &hintedError{fmt.Errorf("%s, but nobody has the secret that opens it: writing the result: %w", done, err), hint}
 }
 
 // firstAddress is the first address to receive at.
@@ -316,13 +334,9 @@ func (a *app) lookFirst(ctx context.Context, place store.Place) (restore bool, e
 	if err != nil {
 		return false, err
 	}
-	here := map[string]bool{}
-	for _, d := range devices {
-		here[d.info.ID] = true
-	}
 	var others []satchel.Found
 	for _, f := range found {
-		if !here[f.ID] {
+		if deviceOf(devices, f) == nil {
 			others = append(others, f)
 		}
 	}

@@ -30,7 +30,7 @@ JSON: id, label, objects (deleted), left (addresses and names that were left).`,
 			satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			b, err := a.open()
+			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -24,7 +24,7 @@ and then: it also shows that you still have the secret.
 			satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder, satchel.CodeWrongWallet, satchel.CodeIncomplete,
 			satchel.CodeListing, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := a.open()
+			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -73,7 +73,8 @@ paths: m/84h/0h/0h (native segwit, the usual one), m/86h (taproot), m/49h, m/44h
 Whoever sees the words can take the money. A BIP 39 passphrase that is kept
 in the backup is shown too: it is part of the wallet.
 
-Scripts get the words in one line, with --yes or to --to-fd or -o.
+Scripts get the words in one line, with --yes or to --to-fd or -o; a BIP 39
+passphrase that is kept follows in a second line.
 
 JSON: words (in one line), passphrase, passphrase_needed, fingerprint, paths.`,
 		Example: `  satchel export words
@@ -81,7 +82,7 @@ JSON: words (in one line), passphrase, passphrase_needed, fingerprint, paths.`,
 		Args:        args(cobra.NoArgs),
 		Annotations: exits(append(slices.Clone(localExits), satchel.CodeInterrupted)...),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := a.open()
+			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -102,7 +103,15 @@ JSON: words (in one line), passphrase, passphrase_needed, fingerprint, paths.`,
 					keys.PassphraseState() == wallet.NeededPassphrase, keys.Fingerprint(), accountPaths(keys)})
 			}
 			if aside || !tty {
-				return a.write(to, append(append([]byte{}, words.Open()...), '\n'))
+				text := append(append([]byte{}, words.Open()...), '\n')
+				switch keys.PassphraseState() {
+				case wallet.KeptPassphrase:
+					text = append(append(text, keys.Passphrase().Open()...), '\n')
+					a.note("the second line is the BIP 39 passphrase: without it the words open another, empty wallet")
+				case wallet.NeededPassphrase:
+					a.note("the wallet also needs its BIP 39 passphrase, which is not kept here: without it the words open another, empty wallet")
+				}
+				return a.write(to, text)
 			}
 			a.say("%s", wordColumns(words))
 			switch keys.PassphraseState() {
@@ -257,7 +266,7 @@ func (a *app) exportDescriptors(ctx context.Context, to exportTo, account uint32
 // exportKeys are the keys of the wallet, complete with a passphrase that is not
 // kept.
 func (a *app) exportKeys(ctx context.Context) (wallet.Keys, error) {
-	b, err := a.open()
+	b, err := a.open(ctx)
 	if err != nil {
 		return wallet.Keys{}, err
 	}
@@ -309,7 +318,7 @@ func (a *app) exportCore(ctx context.Context, to exportTo, account uint32, priva
 	if err != nil {
 		return err
 	}
-	since, _ := time.Parse(time.DateOnly, keys.Made()) // the zero time, if not known, is the whole chain
+	since := scanFrom(keys.Made(), a.now())
 	if private {
 		if err := a.confirm(ctx, to.yes, "--yes", "Whoever sees these keys can take the money of this account. Show them?"); err != nil {
 			return err
@@ -332,8 +341,19 @@ func (a *app) exportCore(ctx context.Context, to exportTo, account uint32, priva
 	return a.write(to, append(text, '\n'))
 }
 
-func (a *app) exportLabels() ([]byte, error) {
-	b, err := a.open()
+// scanFrom is since when a wallet made on a day, if known, must be looked for: the
+// zero time is the whole chain. A day that is yet to come was written by a clock
+// that is not to be believed, and would hide payments.
+func scanFrom(made string, now time.Time) time.Time {
+	since, err := time.Parse(time.DateOnly, made)
+	if err != nil || since.After(now) {
+		return time.Time{}
+	}
+	return since
+}
+
+func (a *app) exportLabels(ctx context.Context) ([]byte, error) {
+	b, err := a.open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -361,8 +381,8 @@ import. "satchel put labels FILE" takes them.`,
   satchel export labels -o labels.jsonl`,
 		Args:        args(cobra.NoArgs),
 		Annotations: exits(localExits...),
-		RunE: func(*cobra.Command, []string) error {
-			text, err := a.exportLabels()
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			text, err := a.exportLabels(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -34,7 +35,7 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 			if err != nil {
 				return err
 			}
-			b, err := a.openDevice(d)
+			b, err := a.openDevice(ctx, d)
 			if err != nil {
 				if anyway && !errors.Is(err, satchel.ErrBusy) {
 					return a.forgetBroken(cmd, d, yes, err)
@@ -43,6 +44,12 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 			}
 			defer b.Close()
 			s := b.Status()
+			if s.Deleted && !anyway {
+				return &hintedError{
+					fmt.Errorf("%w; the wallet is on this device only: %w", satchel.ErrDeleted, satchel.ErrNotProtected),
+					"`satchel export words` first; then `satchel forget --anyway`: without the words the money is lost",
+				}
+			}
 			if !s.Protected && !anyway {
 				return &hintedError{
 					satchel.ErrNotProtected,
@@ -51,12 +58,17 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 			}
 			if !a.json {
 				a.say("Removes %s, fingerprint %s, from this device.", printable(s.Label), s.Fingerprint)
-				a.say("The backup %s stays in:", printable(s.Folder))
-				for _, p := range s.Places {
-					a.say("  %s", printable(p.Address))
+				if s.Deleted {
+					a.say("%s.", deletedText)
+					a.say("Without its words (satchel export words) the money is lost.")
+				} else {
+					a.say("The backup %s stays in:", printable(s.Folder))
+					for _, p := range s.Places {
+						a.say("  %s", printable(p.Address))
+					}
+					a.say("It opens with %s. To come back: satchel restore", wayNames(slotKinds(s.Slots)))
 				}
-				a.say("It opens with %s. To come back: satchel restore", wayNames(slotKinds(s.Slots)))
-				if !s.Protected {
+				if !s.Protected && !s.Deleted {
 					a.say("What was not sent to a place is lost: generation %d of %s.", s.Generation, moment(s.Saved))
 				}
 			}
@@ -67,9 +79,11 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 				return err
 			}
 			a.say("Forgotten on this device.")
-			var places []string
-			for _, p := range s.Places {
-				places = append(places, p.Address)
+			places := []string{}
+			if !s.Deleted {
+				for _, p := range s.Places {
+					places = append(places, p.Address)
+				}
 			}
 			return a.emit(forgottenJSON{s.ID, s.Label, s.Folder, true, places})
 		},

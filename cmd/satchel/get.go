@@ -36,7 +36,7 @@ JSON: name, generation, size, sha256, required, value (base64).`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
-			b, err := a.open()
+			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}

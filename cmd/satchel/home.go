@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -154,21 +157,63 @@ func (a *app) completeWallet(*cobra.Command, []string, string) ([]string, cobra.
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
+// deviceOf returns the wallet of this device that a found backup is of, or nil. It
+// goes by where the backup lies: what a place says of itself proves nothing.
+func deviceOf(devices []device, f satchel.Found) *device {
+	for i, d := range devices {
+		if d.info.Folder == f.Folder && slices.ContainsFunc(f.Places, func(p satchel.FoundPlace) bool {
+			return slices.Contains(d.info.Places, p.Place.Address)
+		}) {
+			return &devices[i]
+		}
+	}
+	return nil
+}
+
 // open opens the wallet that is meant.
-func (a *app) open() (*satchel.Backup, error) {
+func (a *app) open(ctx context.Context) (*satchel.Backup, error) {
 	d, err := a.device()
 	if err != nil {
 		return nil, err
 	}
-	return a.openDevice(d)
+	return a.openDevice(ctx, d)
 }
 
-func (a *app) openDevice(d device) (*satchel.Backup, error) {
+func (a *app) openDevice(ctx context.Context, d device) (*satchel.Backup, error) {
 	cfg, err := a.deviceConfig(d)
 	if err != nil {
 		return nil, err
 	}
-	return satchel.Open(cfg)
+	return a.openWhenFree(ctx, cfg)
+}
+
+// How long to wait for another satchel that has the wallet open: in all, between
+// tries, and before it is said.
+const (
+	busyWait  = 10 * time.Second
+	busyPause = 100 * time.Millisecond
+	busyQuiet = time.Second
+)
+
+// openWhenFree opens a wallet, and waits a while if another process has it open.
+func (a *app) openWhenFree(ctx context.Context, cfg satchel.Config) (*satchel.Backup, error) {
+	began, said := time.Now(), false
+	for {
+		b, err := satchel.Open(cfg)
+		waited := time.Since(began)
+		if !errors.Is(err, satchel.ErrBusy) || waited > busyWait {
+			return b, err
+		}
+		if waited > busyQuiet && !said {
+			a.note("waiting for another satchel")
+			said = true
+		}
+		select {
+		case <-time.After(busyPause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func (a *app) deviceConfig(d device) (satchel.Config, error) {

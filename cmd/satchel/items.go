@@ -20,8 +20,8 @@ JSON, one object an item: name, generation, size, sha256, required.`,
   satchel items --json`,
 		Args:        args(cobra.NoArgs),
 		Annotations: exits(localExits...),
-		RunE: func(*cobra.Command, []string) error {
-			b, err := a.open()
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -63,7 +63,15 @@ func toItemJSON(i satchel.ItemInfo) itemJSON {
 }
 
 func (a *app) completeItems() ([]string, cobra.ShellCompDirective) {
-	b, err := a.open()
+	d, err := a.device()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	cfg, err := a.deviceConfig(d)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	b, err := satchel.Open(cfg) // without waiting
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

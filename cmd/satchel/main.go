@@ -3,8 +3,8 @@
 //
 // Every command is a file of this package: it reads what it was given, calls the
 // SDK, and prints. What they share stands in app.go (flags, errors), home.go (the
-// wallets of this device), places.go (addresses), terminal.go and secrets.go (how
-// a person or a script is asked), output.go, and hints.go.
+// wallets of this device), places.go (addresses), terminal.go, secrets.go and fd.go
+// (how a person or a script is asked), output.go, and hints.go.
 package main
 
 import (
@@ -12,16 +12,39 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
+
+	"github.com/satchel-backup/satchel"
 )
 
 func main() {
 	os.Exit(mainCode())
 }
 
+// grace is how long a command may take to end after it was asked to.
+const grace = 5 * time.Second
+
 func mainCode() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	// The first signal asks to stop; a second one is not caught and ends the program.
-	context.AfterFunc(ctx, stop)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	// A pipe that nobody reads any more is an error to report, not the end in the
+	// middle of the work.
+	signal.Ignore(syscall.SIGPIPE)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup does
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	// The first signal asks to stop. A second one ends the program, and so does
+	// the time, for a read that hangs knows nothing of ctx.
+	go func() {
+		<-signals
+		cancel()
+		select {
+		case <-signals:
+		case <-time.After(grace):
+		}
+		os.Exit(int(satchel.CodeInterrupted))
+	}()
 	return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os/user"
 	"slices"
@@ -173,8 +174,8 @@ func (a *app) saved(r satchel.Result, err error) error {
 		Protected  bool        `json:"protected"`
 		Places     []placeJSON `json:"places"`
 	}
-	if err != nil && r.Generation == 0 {
-		return err
+	if err != nil && !errors.Is(err, satchel.ErrNotProtected) {
+		return err // Nothing was changed.
 	}
 	if e := a.emit(saveJSON{r.Generation, r.Changed, r.Protected, placesJSON(r.Places)}); e != nil {
 		return e

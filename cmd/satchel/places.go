@@ -43,9 +43,11 @@ func openFolder(path string, create bool) (store.Place, error) {
 	if strings.HasPrefix(filepath.Base(dir), seal.FolderPrefix) {
 		dir = filepath.Dir(dir)
 	}
-	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+	if !create {
+		// What stands there now, the place itself finds out and says.
+	} else if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 		return store.Place{}, usagef("not a folder: %s", printable(dir))
-	} else if err != nil && create {
+	} else if err != nil {
 		if _, err := os.Stat(filepath.Dir(dir)); err != nil {
 			return store.Place{}, usagef("there is no folder %s to make %s in", printable(filepath.Dir(dir)), printable(filepath.Base(dir)))
 		}

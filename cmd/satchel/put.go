@@ -38,7 +38,7 @@ made by create and import, and nothing else may change them.
 			if err != nil {
 				return err
 			}
-			b, err := a.open()
+			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}

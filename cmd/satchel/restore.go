@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/slot"
@@ -234,16 +235,6 @@ func foundName(f satchel.Found) string {
 	return printable(f.Label)
 }
 
-// fingerprints are those of the wallets on this device, by the id of the backup.
-func (a *app) fingerprints() map[string]string {
-	devices, _ := a.devices()
-	known := map[string]string{}
-	for _, d := range devices {
-		known[d.info.ID] = d.info.Fingerprint
-	}
-	return known
-}
-
 func foundTime(f satchel.Found) time.Time {
 	if !f.Modified.IsZero() {
 		return f.Modified
@@ -253,17 +244,12 @@ func foundTime(f satchel.Found) time.Time {
 
 // foundList is the numbered list of backups.
 func (a *app) foundList(found []satchel.Found) string {
-	known := a.fingerprints()
+	devices, _ := a.devices()
 	var b strings.Builder
 	for i, f := range found {
-		fingerprint, here := known[f.ID]
-		switch {
-		case !here:
-			fingerprint = "sealed"
-		case fingerprint == "":
-			fingerprint = "on this device"
-		default:
-			fingerprint += " (on this device)"
+		fingerprint := "sealed"
+		if d := deviceOf(devices, f); d != nil {
+			fingerprint = strings.TrimSpace(d.info.Fingerprint + " (on this device)")
 		}
 		network := ""
 		if f.Network != "" && f.Network != wallet.Mainnet {
@@ -316,11 +302,15 @@ func (a *app) listFound(found []satchel.Found) error {
 		Slots       []slot.Kind      `json:"slots"`
 		Places      []foundPlaceJSON `json:"places"`
 	}
-	known := a.fingerprints()
+	devices, _ := a.devices()
 	for _, f := range found {
-		fingerprint, here := known[f.ID]
+		fingerprint := ""
+		d := deviceOf(devices, f)
+		if d != nil {
+			fingerprint = d.info.Fingerprint
+		}
 		j := foundJSON{f.Label, f.Folder, f.ID, f.Network, stamp(f.Created), stamp(f.Modified), f.Epoch, f.Generation,
-			fingerprint, here, append([]slot.Kind{}, f.Slots...), []foundPlaceJSON{}}
+			fingerprint, d != nil, append([]slot.Kind{}, f.Slots...), []foundPlaceJSON{}}
 		for _, p := range f.Places {
 			j.Places = append(j.Places, foundPlaceJSON{p.Place.Address, p.Epoch, p.Generation})
 		}
@@ -545,18 +535,18 @@ func (a *app) askNeededPassphrase(ctx context.Context) (p secret.Bytes, err erro
 
 // bringBack restores what was opened.
 func (a *app) bringBack(ctx context.Context, o *satchel.Opened, p satchel.Preview, f restoreFlags, opts satchel.RestoreOptions, places []store.Place, chosen *satchel.Found) error {
-	broken, err := a.alreadyHere(p)
+	broken, err := a.alreadyHere(ctx, p)
 	if err != nil {
 		return err
 	}
 	if broken != nil && !f.aside {
 		if a.term == nil {
 			return &usageError{
-				text: "this wallet is on this device, and the key that opens it here is lost",
+				text: "this wallet is on this device, and cannot be opened here",
 				hint: "--set-aside moves it away before the restore; nothing of it is deleted",
 			}
 		}
-		ok, err := a.term.yes(ctx, "This wallet is on this device already, but cannot be opened here. Move that\naside (nothing is deleted) and restore?", true)
+		ok, err := a.term.yes(ctx, "This wallet is on this device already, but cannot be opened here. Move that\naside (nothing is deleted) and restore?", false)
 		if err != nil {
 			return err
 		}
@@ -614,9 +604,9 @@ func (a *app) bringBack(ctx context.Context, o *satchel.Opened, p satchel.Previe
 	return a.restored(b, outcome, err)
 }
 
-// alreadyHere returns an error if the wallet is on this device and works, and
-// the device if it is here and its key is lost.
-func (a *app) alreadyHere(p satchel.Preview) (*device, error) {
+// alreadyHere returns an error if the wallet is on this device and works, or may
+// work again, and the device if its key is lost or it is damaged.
+func (a *app) alreadyHere(ctx context.Context, p satchel.Preview) (*device, error) {
 	devices, err := a.devices()
 	if err != nil {
 		return nil, err
@@ -625,21 +615,30 @@ func (a *app) alreadyHere(p satchel.Preview) (*device, error) {
 		if d.info.ID != p.ID {
 			continue
 		}
-		b, err := a.openDevice(d)
+		b, err := a.openDevice(ctx, d)
 		if err == nil {
 			b.Close()
 			return nil, &hintedError{
-				fmt.Errorf("%s is on this device already: %w", printable(d.name), satchel.ErrWrongWallet),
+				alreadyError(printable(d.name)),
 				"to restore it anew, first `satchel forget --wallet " + d.name + "`; the backup stays where it is",
 			}
 		}
-		if errors.Is(err, satchel.ErrBusy) {
-			return nil, err
+		for _, lost := range []error{satchel.ErrDeviceKey, seal.ErrDamaged, durable.ErrCorrupt} {
+			if errors.Is(err, lost) {
+				return &d, nil
+			}
 		}
-		return &d, nil
+		return nil, err
 	}
 	return nil, nil
 }
+
+// alreadyError says that the wallet of this name is on this device. Its code is that
+// of a wallet that is not overwritten.
+type alreadyError string
+
+func (e alreadyError) Error() string        { return string(e) + " is on this device already" }
+func (e alreadyError) Is(target error) bool { return target == satchel.ErrWrongWallet }
 
 func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, err error) error {
 	type restoredJSON struct {
@@ -669,11 +668,13 @@ func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, err error) er
 	if outcome.Compared {
 		a.say("Compared       yes: fingerprint and addresses were computed anew and are the")
 		a.say("               same as when it was backed up")
-	} else {
+	} else if outcome.PassphraseNeeded {
 		a.say("Compared       no: that needs the BIP 39 passphrase")
+	} else {
+		a.say("Compared       no: the words are not there to compute them from")
 	}
 	for _, name := range outcome.Missing {
-		a.say("Missing        %s", printable(name))
+		a.say("Missing        %s: it could not be had, the rest was restored", printable(name))
 	}
 	if outcome.Protected {
 		a.say("Protected      yes, since %s", moment(b.Status().Verified))

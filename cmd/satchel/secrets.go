@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -340,19 +339,24 @@ func (a *app) newPassphrase(ctx context.Context, context []string) (secret.Bytes
 	}
 }
 
-// show hands a secret that was made here to its owner, once.
+// show hands a secret that was made here to its owner, once: before anything is
+// made that only it opens, since this is where it can still fail. With --json and
+// no --code-fd it is part of the result.
 func (a *app) show(ctx context.Context, w newWay) error {
 	if w.printed.Empty() {
 		return nil
 	}
 	if a.codeFD != noFD {
-		return a.writeFD(a.codeFD, append(slices.Clone(w.printed.Open()), '\n'))
+		if err := a.writeFD(a.codeFD, append(slices.Clone(w.printed.Open()), '\n')); err != nil {
+			return &hintedError{fmt.Errorf("writing to --code-fd: %w", err), "nothing was made; give a descriptor that can be written to"}
+		}
+		return nil
 	}
 	if a.term == nil {
-		return nil // it is in the JSON result: canShow saw to that
+		return nil // canShow saw to it that there is a JSON result
 	}
 	text := string(w.printed.Open())
-	a.term.print("\n%s\n", box(w.title, "", a.term.strong(text), "", "Write this down now. It is shown this once, and nobody can", "give it to you again. Whoever has it and the backup's folder", "has the wallet: keep it where you would keep cash."))
+	a.term.print("\n%s\n", box(w.title, "", a.term.strong(text), "", "Write this down now: then the backup is made. It is shown", "this once, and nobody can give it to you again. Whoever has", "it and the backup's folder has the wallet: keep it where you", "would keep cash."))
 	group := text[strings.LastIndexByte(text, '-')+1:]
 	part := "group"
 	if w.way.Kind() == slot.KindPassphrase {
@@ -374,20 +378,6 @@ func (a *app) printedJSON(w newWay) string {
 		return ""
 	}
 	return string(w.printed.Open())
-}
-
-func (a *app) writeFD(fd int, data []byte) error {
-	defer clear(data)
-	if fd == 1 {
-		_, err := a.stdout.Write(data)
-		return err
-	}
-	if fd == 2 {
-		_, err := a.stderr.Write(data)
-		return err
-	}
-	_, err := os.NewFile(uintptr(fd), "file descriptor").Write(data)
-	return err
 }
 
 // confirm asks whether to go on with something that reveals or removes. Without

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -41,8 +42,8 @@ JSON, one object a slot: id, kind (recovery-code, passphrase, words).`,
 		Example:     `  satchel slot list`,
 		Args:        args(cobra.NoArgs),
 		Annotations: exits(localExits...),
-		RunE: func(*cobra.Command, []string) error {
-			b, err := a.open()
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -110,7 +111,7 @@ func (a *app) slotAdd(ctx context.Context, kinds, got []string) error {
 		}
 		kind = kinds[n]
 	}
-	b, err := a.open()
+	b, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -135,9 +136,15 @@ func (a *app) slotAdd(ctx context.Context, kinds, got []string) error {
 	if err != nil {
 		return err
 	}
+	if err := a.show(ctx, way); err != nil {
+		return err
+	}
 	info, err := owner.AddSlot(ctx, way.way)
 	a.progress.pause()
-	if err != nil && !errors.Is(err, satchel.ErrNotProtected) {
+	if info.ID == "" {
+		if a.term != nil && !way.printed.Empty() {
+			a.term.print("Nothing was added, so what you wrote down opens nothing.\n")
+		}
 		return err
 	}
 	type addedJSON struct {
@@ -146,13 +153,11 @@ func (a *app) slotAdd(ctx context.Context, kinds, got []string) error {
 	}
 	if a.json {
 		if e := a.emit(addedJSON{slotJSON{info.ID, info.Kind}, a.printedJSON(way)}); e != nil {
-			return e
+			return errors.Join(lostResult(a.printedJSON(way), e, "the slot "+info.ID+" was added",
+				"remove it: `satchel slot remove "+info.ID+"`"), err)
 		}
 	}
 	a.say("Added: %s, slot %s", wayName(info.Kind), info.ID)
-	if e := a.show(context.WithoutCancel(ctx), way); e != nil {
-		return errors.Join(err, e)
-	}
 	return err
 }
 
@@ -188,19 +193,20 @@ func (a *app) slotRemoveCommand() *cobra.Command {
 		Use:   "remove ID",
 		Short: "Remove a way in",
 		Long: `Removes a way in from the backup and its file from every place. ID is from "slot
-list"; its beginning is enough. The last way in stays.
+list"; its beginning is enough. The last way in stays. What a place that was away
+still holds goes with the next "satchel backup".
 
 Whoever has a copy of the folder from before, and the secret, can still open that
 copy. If you fear so, move the funds to a new wallet: only that helps.
 
-JSON: id, kind, removed.`,
+JSON: id, kind, removed (false if a place still holds its file).`,
 		Example: `  satchel slot remove 5c09
   satchel slot remove 5c09 --yes --secret-fd 3 3<code`,
 		Args:        args(cobra.ExactArgs(1)),
 		Annotations: exits(unlockExits...),
 		RunE: func(cmd *cobra.Command, got []string) error {
 			ctx := cmd.Context()
-			b, err := a.open()
+			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -209,13 +215,17 @@ JSON: id, kind, removed.`,
 			if err != nil {
 				return err
 			}
-			if len(b.Slots()) == 1 {
+			here := func() bool {
+				return slices.ContainsFunc(b.Slots(), func(s satchel.SlotInfo) bool { return s.ID == info.ID })
+			}
+			known := here()
+			if known && len(b.Slots()) == 1 {
 				return satchel.ErrLastSlot
 			}
 			if a.term == nil && a.secretFD == noFD {
 				return needFlag("an existing secret", "--secret-fd N")
 			}
-			if err := a.confirm(ctx, yes, "--yes", fmt.Sprintf("The %s will open the backup no more. Copies of the folder made earlier it\nstill opens; if somebody has both, only moving the funds helps.\nRemove it?", wayName(info.Kind))); err != nil {
+			if err := a.confirm(ctx, yes, "--yes", fmt.Sprintf("The %s will open the backup no more. Copies of the folder made earlier it\nstill opens; if somebody has both, only moving the funds helps.\nRemove it?", slotName(info))); err != nil {
 				return err
 			}
 			owner, err := a.unlock(ctx, b, "The backup is opened with any secret it has.")
@@ -224,17 +234,26 @@ JSON: id, kind, removed.`,
 			}
 			err = owner.RemoveSlot(ctx, info.ID)
 			a.progress.pause()
-			if err != nil && !errors.Is(err, satchel.ErrNotProtected) {
+			if err != nil && (!known || here()) {
 				return err
 			}
 			if e := a.emit(struct {
 				slotJSON
 				Removed bool `json:"removed"`
-			}{slotJSON{info.ID, info.Kind}, true}); e != nil {
-				return e
+			}{slotJSON{info.ID, info.Kind}, err == nil}); e != nil {
+				return errors.Join(err, e)
 			}
-			a.say("Removed: %s, slot %s", wayName(info.Kind), info.ID)
-			return err
+			if err == nil {
+				a.say("Removed: %s", slotName(info))
+				return nil
+			}
+			a.say("Taken out of the backup on this device: %s", slotName(info))
+			for _, p := range b.Status().Places {
+				if p.Health != satchel.HealthProtected {
+					a.say("Its file may still be in %s: %s", printable(p.Address), p.Health)
+				}
+			}
+			return &hintedError{err, "`satchel backup` removes it there when the place is back"}
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "remove without asking")
@@ -243,13 +262,27 @@ JSON: id, kind, removed.`,
 	return cmd
 }
 
-// slotByID finds a slot by the beginning of its id.
+// slotName names a slot, of which perhaps only the id is known.
+func slotName(s satchel.SlotInfo) string {
+	if s.Kind == "" {
+		return "slot " + s.ID
+	}
+	return wayName(s.Kind) + ", slot " + s.ID
+}
+
+var wholeSlotID = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
+// slotByID finds a slot by the beginning of its id. A whole id is taken even if
+// this device does not have it any more: a place may.
 func slotByID(slots []satchel.SlotInfo, id string) (satchel.SlotInfo, error) {
 	var match []satchel.SlotInfo
 	for _, s := range slots {
 		if strings.HasPrefix(s.ID, id) {
 			match = append(match, s)
 		}
+	}
+	if len(match) == 0 && wholeSlotID.MatchString(id) {
+		return satchel.SlotInfo{ID: id}, nil
 	}
 	if id == "" || len(match) != 1 {
 		var ids []string
@@ -275,7 +308,7 @@ JSON: id, kind.`,
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeWrongSecret, satchel.CodeSlotDamaged,
 			satchel.CodeDamaged, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := a.open()
+			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}

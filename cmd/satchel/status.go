@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,20 +21,20 @@ the ways in. With several wallets on this device it shows all of them, or the on
 that --wallet names. "satchel check" asks the places.
 
 JSON, one object a wallet: id, name, label, folder, network, fingerprint,
-created, device, epoch, generation, saved, items, protected, verified, copies,
-places (address, health, generation, verified, error, code), slots (id, kind).`,
+created, device, epoch, generation, saved, items, protected, verified, deleted,
+copies, places (address, health, generation, verified, error, code), slots (id, kind).`,
 		Example: `  satchel status
   satchel status --wallet Samantha
   satchel status --json || mail -s "wallet not protected" me@example.org`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
 			satchel.CodeDamaged),
-		RunE: func(*cobra.Command, []string) error { return a.status() },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.status(cmd.Context()) },
 	}
 }
 
 // status shows one wallet or all.
-func (a *app) status() error {
+func (a *app) status(ctx context.Context) error {
 	devices, err := a.devices()
 	if err != nil {
 		return err
@@ -49,7 +51,7 @@ func (a *app) status() error {
 		if i > 0 {
 			a.say("")
 		}
-		b, err := a.openDevice(d)
+		b, err := a.openDevice(ctx, d)
 		if err != nil {
 			if len(devices) == 1 {
 				return err
@@ -65,12 +67,18 @@ func (a *app) status() error {
 		if err := a.oneStatus(d, s); err != nil {
 			return err
 		}
-		if !s.Protected && first == nil {
+		if (!s.Protected || s.Deleted) && first == nil {
 			first = errPartly
 		}
 	}
+	if a.broken != nil && a.walletName == "" && (first == nil || errors.Is(first, errPartly)) {
+		return a.broken
+	}
 	return first
 }
+
+// deletedText is what is left of a wallet after "satchel delete".
+const deletedText = "The backup was deleted; the wallet is on this device only"
 
 func (a *app) oneStatus(d device, s satchel.Status) error {
 	type statusJSON struct {
@@ -88,18 +96,22 @@ func (a *app) oneStatus(d device, s satchel.Status) error {
 		Items       int            `json:"items"`
 		Protected   bool           `json:"protected"`
 		Verified    *time.Time     `json:"verified"`
+		Deleted     bool           `json:"deleted"`
 		Copies      int            `json:"copies"`
 		Places      []placeJSON    `json:"places"`
 		Slots       []slotJSON     `json:"slots"`
 	}
 	if a.json {
 		return a.emit(statusJSON{s.ID, d.name, s.Label, s.Folder, s.Network, s.Fingerprint, stamp(s.Created), s.Device, s.Epoch,
-			s.Generation, stamp(s.Saved), s.Items, s.Protected, stamp(s.Verified), s.Copies, placesJSON(s.Places), slotsJSON(s.Slots)})
+			s.Generation, stamp(s.Saved), s.Items, s.Protected, stamp(s.Verified), s.Deleted, s.Copies, placesJSON(s.Places), slotsJSON(s.Slots)})
 	}
 	a.say("%s (%s), fingerprint %s", a.bold(printable(s.Label)), s.Network, s.Fingerprint)
-	if s.Protected {
+	switch {
+	case s.Deleted:
+		a.say("%s", a.bold(deletedText))
+	case s.Protected:
 		a.say("Protected: generation %d, verified %s, %s", s.Generation, moment(s.Verified), count(s.Items, "item"))
-	} else {
+	default:
 		a.say("%s: generation %d of %s is on this device only", a.bold("Not protected"), s.Generation, moment(s.Saved))
 		a.say("Last verified: %s", moment(s.Verified))
 	}

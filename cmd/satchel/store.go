@@ -42,8 +42,8 @@ is wrong. It asks no place; "satchel check" does.
   satchel store list --json`,
 		Args:        args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeDamaged),
-		RunE: func(*cobra.Command, []string) error {
-			b, err := a.open()
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -140,7 +140,7 @@ func (a *app) changeStores(cmd *cobra.Command, copies int, change func([]store.P
 	case copies < 1 || copies > len(places):
 		return usagef("--copies is from 1 to the number of places, %d", len(places))
 	}
-	b, err := satchel.Open(cfg)
+	b, err := a.openWhenFree(cmd.Context(), cfg)
 	if err != nil {
 		return err
 	}

@@ -3,14 +3,18 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,7 +57,7 @@ func (p *person) run(args ...string) {
 		p.t.Fatal(err)
 	}
 	p.cmd = exec.CommandContext(p.t.Context(), path, args...)
-	p.cmd.Env = []string{"HOME=" + p.dir, "SATCHEL_HOME=" + filepath.Join(p.dir, "device"), "SATCHEL_KEYCHAIN=file", "TERM=xterm", "NO_COLOR=1", "PATH=" + os.Getenv("PATH")}
+	p.cmd.Env = p.env()
 	p.tty, err = pty.StartWithSize(p.cmd, &pty.Winsize{Rows: 40, Cols: 80})
 	if err != nil {
 		p.t.Fatal(err)
@@ -77,6 +81,10 @@ func (p *person) run(args ...string) {
 		}
 	}()
 	p.t.Cleanup(func() { p.tty.Close() })
+}
+
+func (p *person) env() []string {
+	return []string{"HOME=" + p.dir, "SATCHEL_HOME=" + filepath.Join(p.dir, "device"), "SATCHEL_KEYCHAIN=file", "TERM=xterm", "NO_COLOR=1", "PATH=" + os.Getenv("PATH")}
 }
 
 // expect waits until the screen shows what matches, after what was expected
@@ -164,12 +172,17 @@ func TestNewcomer(t *testing.T) {
 	p.answer(`from 1 to 2(?s:.*)Number \[1\]: `, "1")
 	p.expect("How do you want to open it again")
 	p.answer(`Number \[1\]: `, "")
+	// The code is in their hands before there is anything that only it opens.
+	code := p.expect(`((?:[0-9a-z]{4}-){8}[0-9a-z]{4})`)[1]
+	p.answer("Type its last group to be sure, or press Enter", "nope")
+	p.expect("not the last group(?s:.*)press Enter")
+	if _, err := os.Stat(filepath.Join(p.dir, "device", "wallets")); err == nil {
+		t.Error("something was made before the code was written down")
+	}
+	p.typed(code[len(code)-4:] + "\n")
 	fingerprint := p.expect(`Fingerprint +([0-9a-f]{8})`)[1]
 	address := p.expect(`First address +(bc1q\w+)`)[1]
 	p.expect("Protected +yes, since 20")
-	code := p.expect(`((?:[0-9a-z]{4}-){8}[0-9a-z]{4})`)[1]
-	p.answer("Type its last group to be sure, or press Enter", "nope")
-	p.answer("not the last group(?s:.*)press Enter", code[len(code)-4:])
 	p.ends(0)
 
 	p.run()
@@ -281,8 +294,8 @@ func TestTypedWords(t *testing.T) {
 	p.answer(`Not yet: (?s:.*)Words \(not shown\): `, "aban aban abandonx abandon abandon abandon abandon abandon abandon abandon abandon abou")
 	p.answer(`Word 3 again \(not shown\): `, "abandon")
 	p.expect("fingerprint 73c5da0a")
-	p.expect("bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu")
 	p.answer("press Enter", "")
+	p.expect("bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu")
 	screen := p.ends(0)
 	if strings.Contains(screen, "aban") {
 		t.Error("words were echoed")
@@ -311,7 +324,11 @@ func TestNothingFound(t *testing.T) {
 // Ctrl-C at a question ends the command with 130, leaves nothing behind, and the
 // terminal as it was.
 func TestCtrlC(t *testing.T) {
-	for _, args := range [][]string{{}, {"create"}, {"create", "--new", "--in", "elsewhere", "--unlock", "passphrase"}, {"restore"}} {
+	for _, args := range [][]string{
+		{}, {"create"}, {"restore"},
+		{"create", "--new", "--in", "elsewhere", "--unlock", "passphrase"},
+		{"create", "--new", "--in", "elsewhere", "--unlock", "recovery-code"}, // while the code is shown
+	} {
 		p := newPerson(t)
 		for i, arg := range args {
 			if arg == "elsewhere" {
@@ -334,4 +351,151 @@ func TestJSONNeverAsks(t *testing.T) {
 	p.run("create", "--json")
 	p.expect(`"code":2`)
 	p.ends(2)
+}
+
+// beside prepares satchel beside the terminal, with its output.
+func (p *person) beside(args ...string) (*exec.Cmd, *bytes.Buffer, io.Reader) {
+	p.t.Helper()
+	path, err := exec.LookPath("satchel")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	cmd := exec.CommandContext(p.t.Context(), path, args...)
+	cmd.Env = p.env()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return cmd, &out, stderr
+}
+
+// A wallet that another satchel has open is waited for.
+func TestWaitsForAnother(t *testing.T) {
+	p := newPerson(t)
+	p.run("create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code")
+	p.answer("press Enter", "")
+	p.ends(0)
+
+	p.run("get", "keys") // has it open while it asks
+	p.expect("Go on")
+	cmd, out, stderr := p.beside("status")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(stderr).ReadString('\n')
+	if err != nil || line != "satchel: waiting for another satchel\n" {
+		t.Errorf("got %q, %v", line, err)
+	}
+	p.typed("n\n")
+	p.ends(1)
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "Protected: ") {
+		t.Errorf("got %v and %q", err, out)
+	}
+
+	// Waiting ends with the first signal.
+	p.run("get", "keys")
+	p.expect("Go on")
+	cmd, _, stderr = p.beside("status")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(stderr).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	signalled(t, cmd, syscall.SIGTERM)
+	p.typed("n\n")
+	p.ends(1)
+}
+
+// signalled sends signals and expects an end with 130.
+func signalled(t *testing.T, cmd *exec.Cmd, signals ...os.Signal) {
+	t.Helper()
+	for _, s := range signals {
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := cmd.Wait()
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 130 {
+		t.Errorf("%v: got %v, want exit code 130", signals, err)
+	}
+}
+
+// The terminal goes away, or somebody ends the command: 130, also where it hangs
+// in what knows nothing of an end, after a while or at the second signal.
+func TestSignals(t *testing.T) {
+	p := newPerson(t)
+	p.run("create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code")
+	p.answer("press Enter", "")
+	p.ends(0)
+	for _, signals := range [][]os.Signal{{syscall.SIGHUP}, {syscall.SIGTERM, syscall.SIGINT}} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+		// With a pipe that is full the command hangs in writing.
+		if err := w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			_, err = w.Write(make([]byte, 4096))
+		}
+		cmd, _, _ := p.beside("export", "words", "--to-fd", "3")
+		cmd.ExtraFiles = []*os.File{w}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(300 * time.Millisecond) // nothing tells when it hangs
+		signalled(t, cmd, signals...)
+	}
+}
+
+// Nobody reads the result any more: an error like others, and no end by a signal
+// in the middle of the work.
+func TestClosedPipe(t *testing.T) {
+	p := newPerson(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	defer w.Close()
+	cmd, _, stderr := p.beside("create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code", "--json")
+	cmd.Stdout = w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said, err := io.ReadAll(stderr)
+	if err != nil || !strings.Contains(string(said), "was made, but nobody has the secret") {
+		t.Errorf("got %q, %v", said, err)
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](cmd.Wait()); !ok || exit.ExitCode() != 1 {
+		t.Errorf("got %v, want exit code 1", exit)
+	}
+}
+
+// A wallet whose key is lost here is set aside only after a yes; Enter is a no.
+func TestSetAsideAsks(t *testing.T) {
+	p := newPerson(t)
+	p.run("create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "passphrase")
+	const good = "gravel umbrella sextant walnut 93"
+	p.answer(`New passphrase \(not shown\): `, good)
+	p.answer(`The same again: `, good)
+	p.ends(0)
+	if err := os.Rename(filepath.Join(p.dir, "device", "keychain"), filepath.Join(p.dir, "lost")); err != nil {
+		t.Fatal(err)
+	}
+	p.run("restore", "--from", filepath.Join(p.dir, "elsewhere"))
+	p.answer("Open this one", "")
+	p.answer(`Passphrase \(not shown\): `, good)
+	p.answer(`aside \(nothing is deleted\) and restore\? \[y/N\] `, "")
+	p.ends(1)
+	if _, err := os.Stat(filepath.Join(p.dir, "device", "set-aside")); err == nil {
+		t.Error("it was set aside without a yes")
+	}
 }
