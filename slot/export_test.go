@@ -23,8 +23,8 @@ func CodeHex(printed string) string {
 	return hex.EncodeToString(b)
 }
 
-// WorkFactor returns what a recipient writes with.
-func WorkFactor(r age.Recipient) int { return r.(*scryptRecipient).workFactor }
+// WrittenWith returns the work factor that a recipient writes with.
+func WrittenWith(r age.Recipient) int { return r.(*scryptRecipient).workFactor }
 
 // SetWorkFactor changes it, for tests that cannot wait.
 func SetWorkFactor(r age.Recipient, n int) { r.(*scryptRecipient).workFactor = n }

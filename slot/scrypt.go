@@ -19,14 +19,14 @@ const (
 type workFactors struct{ floor, write, ceiling int }
 
 // workFactors returns what slots of the kind are written with and may be opened
-// with. A passphrase needs the work; the others hold 160 bits or more and do
-// not.
+// with. A passphrase needs the work; the others hold 128 bits or more and do
+// not, so a slot of theirs that asks for it was made to cost time and memory.
 func (k Kind) workFactors() workFactors {
 	switch k {
 	case KindPassphrase:
 		return workFactors{floor: 14, write: 18, ceiling: 20}
 	case KindRecoveryCode, KindWords:
-		return workFactors{floor: 10, write: 10, ceiling: 20}
+		return workFactors{floor: 10, write: 10, ceiling: 12}
 	}
 	return workFactors{} // floor and ceiling 0: every factor is refused
 }
@@ -142,6 +142,29 @@ func parseWorkFactor(arg string) (int, bool) {
 		n = n*10 + int(digit-'0')
 	}
 	return n, true
+}
+
+// slotStart is how every slot begins: the first line of an age file and the
+// beginning of its stanza.
+const slotStart = "age-encryption.org/v1\n-> scrypt "
+
+// maxStart bounds the bytes of an object that WorkFactor looks at.
+const maxStart = 4 << 10
+
+// WorkFactor reads the work factor, the base-2 logarithm of scrypt's cost, from
+// the beginning of a sealed slot, so that a caller with several can try the
+// cheapest first; 100 stands for any of three digits or more. It is false if the
+// object does not begin as a slot does. Nothing is decrypted and nothing proven:
+// whether the factor is acceptable, [Secret.Identity] decides.
+func WorkFactor(object []byte) (int, bool) {
+	start := string(object[:min(len(object), maxStart)])
+	rest, ok := strings.CutPrefix(start, slotStart)
+	line, _, ended := strings.Cut(rest, "\n")
+	salt, factor, _ := strings.Cut(line, " ")
+	if !ok || !ended || !validSalt(salt) {
+		return 0, false
+	}
+	return parseWorkFactor(factor)
 }
 
 // noMatch is a fact of ours that age takes for "try the next identity".

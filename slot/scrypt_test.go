@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ var salt = base64.RawStdEncoding.EncodeToString(make([]byte, 16))
 // secret, wrong parameters and wrong kind are different errors.
 func TestUnwrapParameters(t *testing.T) {
 	pass, code := passphrase(t, "some passphrase"), words(t, 1)
+	printed, _ := slot.NewRecoveryCode()
 	shortBody, longBody := stanza(salt, "14"), stanza(salt, "14")
 	shortBody.Body, longBody.Body = make([]byte, 31), make([]byte, 1<<20)
 	x25519 := &age.Stanza{Type: "X25519", Args: []string{salt}, Body: make([]byte, 32)}
@@ -47,8 +49,13 @@ func TestUnwrapParameters(t *testing.T) {
 		{"code 1", code, []*age.Stanza{stanza(salt, "1")}, slot.ErrParameters, "weaker"},
 		{"code 9", code, []*age.Stanza{stanza(salt, "9")}, slot.ErrParameters, "weaker"},
 		{"code 10", code, []*age.Stanza{stanza(salt, "10")}, slot.ErrWrongSecret, ""},
+		{"code 12", code, []*age.Stanza{stanza(salt, "12")}, slot.ErrWrongSecret, ""},
+		{"code 13", code, []*age.Stanza{stanza(salt, "13")}, slot.ErrParameters, "absurd"},
+		{"code 20", code, []*age.Stanza{stanza(salt, "20")}, slot.ErrParameters, "absurd"},
 		{"code 21", code, []*age.Stanza{stanza(salt, "21")}, slot.ErrParameters, "absurd"},
 		{"code 63", code, []*age.Stanza{stanza(salt, "63")}, slot.ErrParameters, "absurd"},
+		{"printed code 12", printed, []*age.Stanza{stanza(salt, "12")}, slot.ErrWrongSecret, ""},
+		{"printed code 13", printed, []*age.Stanza{stanza(salt, "13")}, slot.ErrParameters, "absurd"},
 		{"no secret", slot.Secret{}, []*age.Stanza{stanza(salt, "10")}, slot.ErrParameters, ""},
 
 		{"0", code, []*age.Stanza{stanza(salt, "0")}, slot.ErrParameters, "malformed"},
@@ -124,6 +131,7 @@ func TestDecryptErrors(t *testing.T) {
 	}{
 		{"right", seal(t, stock(t, text, 10), "x"), code.Identity(), nil},
 		{"right, made with more work", seal(t, stock(t, text, 12), "x"), code.Identity(), nil},
+		{"right, made with too much work", seal(t, stock(t, text, 13), "x"), code.Identity(), slot.ErrParameters},
 		{"right, made with too little work", seal(t, stock(t, text, 9), "x"), code.Identity(), slot.ErrParameters},
 		{"work factor changed", absurd, code.Identity(), slot.ErrParameters},
 		{"wrong code", seal(t, stock(t, text, 10), "x"), other.Identity(), slot.ErrWrongSecret},
@@ -165,6 +173,84 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+func TestWorkFactor(t *testing.T) {
+	x, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := "age-encryption.org/v1\n-> scrypt "
+	for _, test := range []struct {
+		name   string
+		object []byte
+		want   int
+		ok     bool
+	}{
+		{"code", seal(t, recipient(t, words(t, 1)), "x"), 10, true},
+		{"more work", seal(t, stock(t, "a", 12), "x"), 12, true},
+		{"absurd work", []byte(start + salt + " 99\n"), 99, true},
+		{"three digits", []byte(start + salt + " 180\n"), 100, true},
+		{"no slot", seal(t, x.Recipient(), "x"), 0, false},
+		{"nothing", nil, 0, false},
+		{"cut off", []byte(start + salt + " 10"), 0, false},
+		{"no factor", []byte(start + salt + "\n"), 0, false},
+		{"one argument more", []byte(start + salt + " 10 10\n"), 0, false},
+		{"a sign", []byte(start + salt + " +10\n"), 0, false},
+		{"leading zero", []byte(start + salt + " 010\n"), 0, false},
+		{"short salt", []byte(start + salt[1:] + " 10\n"), 0, false},
+		{"another version", []byte(strings.Replace(start, "v1", "v2", 1) + salt + " 10\n"), 0, false},
+		{"something before", []byte("\n" + start + salt + " 10\n"), 0, false},
+		{"a line end of Windows", []byte(start + salt + " 10\r\n"), 0, false},
+		{"a line beyond what is looked at", []byte(start + salt + " " + strings.Repeat("1", 4<<10) + "\n"), 0, false},
+	} {
+		if got, ok := slot.WorkFactor(test.object); got != test.want || ok != test.ok {
+			t.Errorf("%s: got %d, %v, want %d, %v", test.name, got, ok, test.want, test.ok)
+		}
+	}
+}
+
+// witness is an age identity that only remembers what it was shown.
+type witness struct{ stanzas []*age.Stanza }
+
+func (w *witness) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	w.stanzas = stanzas
+	return nil, age.ErrIncorrectIdentity
+}
+
+// FuzzWorkFactor: what is read is what stands there, and what age would read.
+func FuzzWorkFactor(f *testing.F) {
+	body := "\n" + strings.Repeat("A", 43) + "\n--- " + strings.Repeat("A", 43) + "\n"
+	start := "age-encryption.org/v1\n-> scrypt "
+	for _, line := range []string{salt + " 10", salt + " 18", salt + " 010", salt + " 100", salt, "", salt + " 10 10", salt + " 10\r"} {
+		f.Add([]byte(start + line + body))
+	}
+	f.Add([]byte(start + salt + " 10\n"))
+	f.Fuzz(func(t *testing.T, object []byte) {
+		got, ok := slot.WorkFactor(object)
+		if !ok && got != 0 {
+			t.Errorf("got %d and false", got)
+		}
+		if ok && got < 100 { // The salt is as long as ours.
+			want := fmt.Sprintf(" %d\n", got)
+			if at := len(start) + len(salt); !bytes.HasPrefix(object, []byte(start)) || !bytes.HasPrefix(object[at:], []byte(want)) {
+				t.Errorf("got %d, which does not stand there", got)
+			}
+		}
+		var w witness
+		age.Decrypt(bytes.NewReader(object), &w)
+		if len(w.stanzas) == 0 {
+			return // age refused the header, or would.
+		}
+		s := w.stanzas[0]
+		if ok && (s.Type != "scrypt" || len(s.Args) != 2 || got < 100 && s.Args[1] != fmt.Sprint(got)) {
+			t.Errorf("got %d, age reads %s %q", got, s.Type, s.Args)
+		}
+		// Whatever Unwrap takes, a factor is read from.
+		if _, err := words(t, 1).Identity().Unwrap(w.stanzas); errors.Is(err, slot.ErrWrongSecret) && !ok {
+			t.Errorf("got no factor, and Unwrap accepts %q", s.Args)
+		}
+	})
+}
+
 // FuzzUnwrap: whatever a file says, Unwrap gives one of the known facts, and
 // never opens what stock age would not.
 func FuzzUnwrap(f *testing.F) {
@@ -174,9 +260,6 @@ func FuzzUnwrap(f *testing.F) {
 	f.Add("X25519", "", "", []byte{}, uint8(1), false)
 	id := words(f, 1).Identity()
 	f.Fuzz(func(t *testing.T, kind, a, b string, body []byte, n uint8, twice bool) {
-		if len(b) == 2 && b > "12" && b <= "20" {
-			t.Skip("accepted, and slow")
-		}
 		s := &age.Stanza{Type: kind, Args: []string{a, b, a}[:n%4], Body: body}
 		stanzas := []*age.Stanza{s}
 		if twice {

@@ -120,7 +120,7 @@ func TestRoundTrip(t *testing.T) {
 	t.Run("passphrase", func(t *testing.T) {
 		r := recipient(t, passphrase(t, " Mu\u0308nze am Fluss "))
 		want := 18
-		if got := slot.WorkFactor(r); got != want {
+		if got := slot.WrittenWith(r); got != want {
 			t.Errorf("got work factor %d, want %d", got, want)
 		}
 		if raceDetector {

@@ -10,6 +10,7 @@ import (
 const (
 	canSyncDir  = true
 	nonBlocking = syscall.O_NONBLOCK // opening a pipe must not wait for its writer
+	directory   = syscall.O_DIRECTORY | nonBlocking
 )
 
 // cannotSync reports whether err says that a directory of this file system

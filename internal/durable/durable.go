@@ -217,7 +217,7 @@ func (d Disk) giveName(temp, path string, info fs.FileInfo) error {
 
 // renameNew renames temp to path in the same directory unless something is there.
 func (d Disk) renameNew(temp, path string) error {
-	dir, err := d.files().OpenFile(filepath.Dir(path), os.O_RDONLY, 0)
+	dir, err := d.openDir(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
@@ -274,7 +274,7 @@ func (d Disk) syncDir(dir string) error {
 		if !canSyncDir {
 			return nil
 		}
-		f, err := d.files().OpenFile(dir, os.O_RDONLY, 0)
+		f, err := d.openDir(dir)
 		if err != nil {
 			return err
 		}
@@ -332,6 +332,37 @@ func (d Disk) openRegular(path string, flag int) (*os.File, error) {
 		return nil, errors.Join(ErrNotRegular, err)
 	}
 	return f, nil
+}
+
+// regular closes a file that was just opened and is not a regular one.
+func regular(f *os.File) error {
+	info, err := f.Stat()
+	if err == nil && info.Mode().IsRegular() {
+		return nil
+	}
+	f.Close()
+	return errors.Join(ErrNotRegular, err)
+}
+
+// openDir opens the directory at path. Another process may have put a pipe
+// there: that is an error, and never waited for.
+func (d Disk) openDir(path string) (*os.File, error) {
+	return d.files().OpenFile(path, os.O_RDONLY|directory, 0)
+}
+
+// ReadDir returns what is in the directory at path, in no order. Where something
+// else stands the error is one of the system, at once.
+func (d Disk) ReadDir(path string) ([]fs.DirEntry, error) {
+	f, err := d.openDir(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading directory: %w", err)
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
+	if err != nil {
+		return nil, fmt.Errorf("reading directory: %w", err)
+	}
+	return entries, nil
 }
 
 // Remove removes the file or the empty directory at path. One that is absent is
@@ -455,7 +486,7 @@ func IsTemp(name string) bool {
 // written before olderThan, which must be long enough ago that no running
 // process is still at them. A directory that is absent is no error.
 func (d Disk) CleanTemp(dir string, olderThan time.Time) error {
-	f, err := d.files().OpenFile(dir, os.O_RDONLY, 0)
+	f, err := d.openDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

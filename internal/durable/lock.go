@@ -16,10 +16,14 @@ type Lock struct{ f *os.File }
 
 // Lock takes the lock at path, a file it makes and that stays. It does not
 // wait: if another holder has it, the error is ErrLocked. The lock binds those
-// who ask for it, and nobody else. The caller keeps it until Unlock.
+// who ask for it, and nobody else. The caller keeps it until Unlock. Anything
+// but a regular file there is ErrNotRegular.
 func (d Disk) Lock(path string) (*Lock, error) {
 	f, err := d.files().OpenFile(path, os.O_RDWR|os.O_CREATE|nonBlocking, 0o600)
 	if err != nil {
+		return nil, fmt.Errorf("locking: %w", err)
+	}
+	if err := regular(f); err != nil {
 		return nil, fmt.Errorf("locking: %w", err)
 	}
 	if err := lockFile(f); err != nil {

@@ -13,7 +13,11 @@ import (
 // being made and gets its name only after [Disk.SyncTree]. After a crash or an
 // error the file may be absent, or there and torn.
 func (d Disk) WriteTree(path string, data []byte, perm fs.FileMode) error {
-	f, err := d.files().OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|nonBlocking, perm)
+	// For reading too: a pipe that nobody reads opens then, and is told by what it is.
+	f, err := d.files().OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC|nonBlocking, perm)
+	if err == nil {
+		err = regular(f)
+	}
 	if err == nil {
 		err = d.step(OpWrite, path, func() error { _, err := f.Write(data); return err })
 		err = errors.Join(err, f.Close())
@@ -37,7 +41,7 @@ func (d Disk) SyncTree(dir string) error {
 // flushTree flushes the files in a directory and the directories in it, one
 // after another.
 func (d Disk) flushTree(dir string) error {
-	f, err := d.files().OpenFile(dir, os.O_RDONLY, 0)
+	f, err := d.openDir(dir)
 	if err != nil {
 		return err
 	}

@@ -2,16 +2,12 @@
 
 package durable
 
-import (
-	"os"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // syncTree flushes the whole file system at once: for thousands of files that is
 // faster by far than one after another.
 func (d Disk) syncTree(dir string) error {
-	f, err := d.files().OpenFile(dir, os.O_RDONLY, 0)
+	f, err := d.openDir(dir)
 	if err != nil {
 		return err
 	}

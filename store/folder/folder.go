@@ -85,7 +85,7 @@ var (
 	errMissing  = errors.New("the folder is missing; is its drive connected")
 	errOffline  = errors.New("a file is in iCloud but not on this Mac; download it in the Finder first")
 	errChanging = errors.New("directories keep changing")
-	errNotFile  = errors.New("not a regular file")
+	errForeign  = errors.New("not a regular file")
 )
 
 // New returns the store in dir, which may itself be a link to a directory.
@@ -135,14 +135,20 @@ func (s *Store) open(ctx context.Context) (*os.Root, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(s.dir)
+	dir := s.dir
+	if runtime.GOOS != "windows" {
+		// Where a pipe stands, looking into it is an error at once; opening it would
+		// wait for one who writes to it.
+		dir += "/."
+	}
+	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, fmt.Errorf("%w: %w", store.ErrUnreachable, errMissing)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", store.ErrUnreachable, err)
 	}
-	d, err := root.Open(".")
+	d, err := root.Open(".") // Never a pipe: it is root itself.
 	if err == nil {
 		_, err = d.Readdirnames(1)
 		d.Close()
@@ -187,6 +193,12 @@ func explain(err error) error {
 	return err
 }
 
+// foreign says that something which no Put made, and no Delete removes, stands at
+// name: in the place of an object, or of a directory on the way to one.
+func foreign(name string) error {
+	return fmt.Errorf("%w stands there: remove %s by hand", errForeign, name)
+}
+
 // way says what stands on the way to an object.
 type way int
 
@@ -196,8 +208,9 @@ const (
 	wayLink               // a link or something stranger
 )
 
-// walk looks at the directories above name and follows no link.
-func walk(root *os.Root, name string) (way, error) {
+// walk looks at the directories above name and follows no link. With wayLink it
+// says where that stands.
+func walk(root *os.Root, name string) (w way, at string, err error) {
 	for i, c := range name {
 		if c != '/' {
 			continue
@@ -205,16 +218,16 @@ func walk(root *os.Root, name string) (way, error) {
 		info, err := root.Lstat(filepath.FromSlash(name[:i]))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return wayMissing, nil
+			return wayMissing, "", nil
 		case err != nil:
-			return 0, err
+			return 0, "", err
 		case info.Mode().IsRegular():
-			return wayMissing, nil
+			return wayMissing, "", nil
 		case !info.IsDir():
-			return wayLink, nil
+			return wayLink, name[:i], nil
 		}
 	}
-	return wayClear, nil
+	return wayClear, "", nil
 }
 
 // Put implements [store.Store]. The file is there whole or not at all, except on
@@ -239,11 +252,11 @@ func (s *Store) put(ctx context.Context, name string, data []byte) error {
 		return err
 	}
 	defer root.Close()
-	switch w, err := walk(root, name); {
+	switch w, at, err := walk(root, name); {
 	case err != nil:
 		return err
 	case w == wayLink:
-		return fmt.Errorf("a directory on the way: %w", errNotFile)
+		return foreign(at)
 	}
 	disk := durable.Disk{Hook: s.hook, Root: root}
 	file := filepath.FromSlash(name)
@@ -270,7 +283,7 @@ func (s *Store) put(ctx context.Context, name string, data []byte) error {
 		case readErr == nil, errors.Is(readErr, durable.ErrTooLarge):
 			return store.ErrExist
 		case errors.Is(readErr, durable.ErrNotRegular):
-			return fmt.Errorf("%w: %w", store.ErrExist, errNotFile)
+			return fmt.Errorf("%w: %w", store.ErrExist, foreign(name))
 		}
 		return readErr
 	}
@@ -324,13 +337,13 @@ func (s *Store) get(ctx context.Context, name string, limit int64) ([]byte, erro
 		}
 		return store.ErrNotExist
 	}
-	switch w, err := walk(root, name); {
+	switch w, at, err := walk(root, name); {
 	case err != nil:
 		return nil, err
 	case w == wayMissing:
 		return nil, absent()
 	case w == wayLink:
-		return nil, fmt.Errorf("%w: %w", store.ErrDamaged, errNotFile)
+		return nil, fmt.Errorf("%w: %w", store.ErrDamaged, foreign(at))
 	}
 	file := filepath.FromSlash(name)
 	data, err := durable.Disk{Root: root}.ReadFile(file, limit)
@@ -343,7 +356,7 @@ func (s *Store) get(ctx context.Context, name string, limit int64) ([]byte, erro
 		if info, err := root.Lstat(file); err == nil && info.IsDir() {
 			return nil, absent()
 		}
-		return nil, fmt.Errorf("%w: %w", store.ErrDamaged, errNotFile)
+		return nil, fmt.Errorf("%w: %w", store.ErrDamaged, foreign(name))
 	}
 	return data, err
 }
@@ -378,7 +391,7 @@ func (s *Store) list(ctx context.Context, prefix string) ([]store.Object, error)
 	s.dirs.RLock()
 	defer s.dirs.RUnlock()
 	for range 5 {
-		w, err := walk(root, path.Join(dir, "x"))
+		w, _, err := walk(root, path.Join(dir, "x"))
 		if err != nil {
 			return nil, err
 		}
@@ -414,17 +427,8 @@ func (l *lister) walk(dir string) error {
 	if err := l.ctx.Err(); err != nil {
 		return err
 	}
-	f, err := l.root.Open(filepath.Join(".", filepath.FromSlash(dir)))
-	if errors.Is(err, fs.ErrNotExist) {
-		l.vanished = true
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	entries, err := f.ReadDir(-1)
-	f.Close()
-	if errors.Is(err, fs.ErrNotExist) {
+	entries, err := durable.Disk{Root: l.root}.ReadDir(filepath.Join(".", filepath.FromSlash(dir)))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // Something else may stand there now.
 		l.vanished = true
 		return nil
 	}
@@ -517,13 +521,13 @@ func (s *Store) delete(ctx context.Context, name string) error {
 		return err
 	}
 	defer root.Close()
-	switch w, err := walk(root, name); {
+	switch w, at, err := walk(root, name); {
 	case err != nil:
 		return err
 	case w == wayMissing:
 		return s.still(root)
 	case w == wayLink:
-		return fmt.Errorf("a directory on the way: %w", errNotFile)
+		return foreign(at)
 	}
 	if offline(root, name) {
 		return fmt.Errorf("%w: %w", store.ErrUnreachable, errOffline)
@@ -535,7 +539,7 @@ func (s *Store) delete(ctx context.Context, name string) error {
 	case err == nil && info.IsDir():
 		return s.still(root) // No object has this name.
 	case err == nil && !info.Mode().IsRegular():
-		return errNotFile // No Put made it.
+		return foreign(name)
 	case err == nil:
 		err = disk.Remove(file)
 	}
