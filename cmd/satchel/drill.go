@@ -5,6 +5,7 @@ import (
 
 	"github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/slot"
+	"github.com/satchel-backup/satchel/wallet"
 )
 
 func (a *app) drillCommand() *cobra.Command {
@@ -14,7 +15,9 @@ func (a *app) drillCommand() *cobra.Command {
 		Long: `Restores the backup from every place into memory, with a secret that you type as
 if this device were lost, and compares every item, the fingerprint and the first
 addresses with this device's. It writes nothing. Do it once after create, and now
-and then: it also shows that you still have the secret.
+and then: it also shows that you still have the secret. A BIP 39 passphrase that the
+backup does not hold is not tried; --passphrase-fd is for the wallet's words as the
+secret.
 
 ` + reportJSONHelp,
 		Example: `  satchel drill
@@ -37,7 +40,11 @@ and then: it also shows that you still have the secret.
 				r, err = b.Drill(cmd.Context(), way)
 				return err
 			})
-			return a.sayReport(r, "restored into memory and compared", err)
+			err = a.sayReport(r, "restored into memory and compared", err)
+			if keys, keysErr := b.Keys(); keysErr == nil && keys.PassphraseState() == wallet.NeededPassphrase {
+				a.note("the wallet also needs its BIP 39 passphrase, which the backup does not hold and a drill does not try")
+			}
+			return err
 		},
 	}
 	a.secretFlag(cmd, "the secret")
