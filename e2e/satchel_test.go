@@ -186,10 +186,12 @@ func (m machine) generation(t *testing.T) int {
 	return status.Generation
 }
 
-// words are the words of the wallet, in one line.
+// words are the words of the wallet, the first line of what is exported; a BIP 39
+// passphrase may follow.
 func (m machine) words(t *testing.T) string {
 	t.Helper()
-	return strings.TrimSpace(string(m.satchel(t, nil, "export", "words", "--yes")))
+	first, _, _ := strings.Cut(string(m.satchel(t, nil, "export", "words", "--yes")), "\n")
+	return strings.TrimSpace(first)
 }
 
 // account is one kind of account as the command exports it.
