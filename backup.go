@@ -240,10 +240,8 @@ func (b *Backup) protected() bool {
 	if b.dev.deleted || len(b.dev.slots) == 0 {
 		return false // Nothing that a place holds could be opened.
 	}
-	for _, e := range b.dev.items {
-		if e.lost && e.line.Required {
-			return false // No place holds it any more.
-		}
+	if b.dev.lost > 0 {
+		return false // No place holds some item that is required.
 	}
 	n := 0
 	for _, p := range b.cfg.Places {
@@ -578,15 +576,15 @@ func (b *Backup) lookWhole(p store.Place) bool {
 const maxHoles = 16
 
 // lookForHoles compares a whole listing with what the place is known to hold. An
-// object that is gone, or has another length, means that the place counts for
-// nothing until all was put there again (R8). A listing may lag, so what it lacks
-// is asked for by name.
+// object that is gone means that the place counts for nothing until all was put
+// there again (R8). A listing may lag, so what it lacks is asked for by name.
 func (b *Backup) lookForHoles(ctx context.Context, p store.Place, list []store.Object) error {
 	d := b.dev
 	st := d.places[p.Address]
-	if st == nil || st.verified != d.head() {
-		return nil // Something is on its way there; the next look is soon.
+	if st == nil || st.verified.IsZero() {
+		return nil // Everything is on its way there.
 	}
+	late := d.late(st.verified)
 	there := make(map[string]bool, len(list))
 	for _, o := range list {
 		there[below(d.info.Folder, o.Name)] = true
@@ -598,7 +596,7 @@ func (b *Backup) lookForHoles(ctx context.Context, p store.Place, list []store.O
 	}
 	asked := 0
 	for _, path := range d.liveObjects(0) {
-		if there[path] {
+		if there[path] || late[path] {
 			continue
 		}
 		if asked++; asked > maxHoles {
@@ -846,11 +844,19 @@ func (b *Backup) sealed(ctx context.Context, path string) ([]byte, error) {
 		return data, nil
 	}
 	b.cfg.Logger.Warn("this device's copy of an object cannot be read", "object", path, "err", err)
+	var unknown error
 	for _, p := range b.cfg.Places {
 		data, getErr := p.Store.Get(ctx, b.dev.info.Folder+"/"+path, hash, seal.MaxObject)
-		if getErr == nil && hash.Matches(data) {
+		switch {
+		case getErr == nil && hash.Matches(data):
 			return data, b.dev.putObject(hash, data)
+		case getErr == nil, errors.Is(getErr, store.ErrNotExist), errors.Is(getErr, store.ErrDamaged), errors.Is(getErr, store.ErrTooLarge):
+		default:
+			unknown = cmp.Or(unknown, fmt.Errorf("%s: %w", p.Address, getErr))
 		}
+	}
+	if unknown != nil {
+		return nil, fmt.Errorf("this device's copy is lost, and a place that may have it does not answer: %w", unknown)
 	}
 	return nil, &localError{err}
 }

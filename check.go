@@ -125,18 +125,11 @@ func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error
 	}
 	// What the place was said to hold and does not is missing; what comes after
 	// that is only late.
-	late := map[string]bool{}
-	if st := d.places[p.Address]; st == nil || st.verified != d.head() {
-		var verified seal.SnapshotName
-		if st != nil {
-			verified = st.verified
-		}
-		for _, s := range d.missingFrom(verified) {
-			for _, path := range s.objects {
-				late[path] = true
-			}
-		}
+	var verified seal.SnapshotName
+	if st := d.places[p.Address]; st != nil {
+		verified = st.verified
 	}
+	late := d.late(verified)
 	paths := d.liveObjects(0)
 	for i, path := range paths {
 		b.cfg.progress(Checking, p.Address, i, len(paths))

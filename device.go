@@ -173,6 +173,7 @@ type device struct {
 
 	headTime time.Time
 	chain    []step // the newest checkpoint and the deltas after it; the last is the newest
+	lost     int    // how many required items are lost
 	listed   int64  // at most so many bytes a checkpoint needs to list the items
 	garbage  int64  // about so many bytes in objects/ are of values that were replaced
 
@@ -398,7 +399,7 @@ func (d *device) load() error {
 	}
 	d.log, d.key, d.chain, d.slots, d.deleted, d.removed, d.verified = log, nil, nil, nil, false, nil, time.Time{}
 	d.items, d.places, d.strangers = map[string]*entry{}, map[string]*placeState{}, map[seal.SnapshotName]bool{}
-	d.base, d.listed, d.garbage, d.recorded = log.Size(), 0, 0, nil
+	d.base, d.lost, d.listed, d.garbage, d.recorded = log.Size(), 0, 0, 0, nil
 	var commit *commitRecord // begun, and going on with the next record
 	for i, sealed := range records {
 		plain, err := d.seal.open(logFile, sealed)
@@ -535,7 +536,7 @@ func (d *device) replayCommit(c *commitRecord) (err error) {
 
 	old := d.items
 	if c.Whole {
-		d.items, d.chain, d.listed = make(map[string]*entry, len(entries)), nil, 0
+		d.items, d.chain, d.lost, d.listed = make(map[string]*entry, len(entries)), nil, 0, 0
 	}
 	for _, e := range entries {
 		name := e.line.Name
@@ -544,6 +545,7 @@ func (d *device) replayCommit(c *commitRecord) (err error) {
 		}
 		if was := d.items[name]; was != nil {
 			d.listed -= lineSize(was)
+			d.lost -= was.missed()
 			delete(d.items, name)
 		}
 		if e.line.Removed && !seal.OwnerItem(name) {
@@ -551,9 +553,18 @@ func (d *device) replayCommit(c *commitRecord) (err error) {
 		}
 		d.items[name] = e
 		d.listed += lineSize(e)
+		d.lost += e.missed()
 	}
 	d.slots, d.headTime, d.chain = slots, c.Time, append(d.chain, steps...)
 	return nil
+}
+
+// missed counts a required item that is lost.
+func (e *entry) missed() int {
+	if e.lost && e.line.Required {
+		return 1
+	}
+	return 0
 }
 
 // lineSize returns at least the length of the line by which a checkpoint refers
@@ -801,6 +812,17 @@ func (d *device) missingFrom(verified seal.SnapshotName) []step {
 		return d.chain[i+1:]
 	}
 	return []step{{name: d.head(), objects: d.liveObjects(verified.Generation)}}
+}
+
+// late returns the paths of what missingFrom returns.
+func (d *device) late(verified seal.SnapshotName) map[string]bool {
+	paths := map[string]bool{}
+	for _, s := range d.missingFrom(verified) {
+		for _, p := range s.objects {
+			paths[p] = true
+		}
+	}
+	return paths
 }
 
 // hashOf returns the hash in the name of an object.

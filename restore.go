@@ -221,8 +221,8 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 	// one just opened. It stays in the list, so that it is not taken for a
 	// stranger's when it comes back. The one that opened is kept in any case.
 	d.slots = slices.Clone(o.state.slots)
-	if !slices.Contains(d.slots, o.used) && len(d.slots) < seal.MaxSlots {
-		d.slots = append(d.slots, o.used)
+	if !slices.Contains(d.slots, o.used) {
+		d.slots = append(d.slots[:min(len(d.slots), seal.MaxSlots-1)], o.used)
 	}
 	for _, n := range d.slots {
 		if _, err := o.reader.fetch(ctx, n.Path(), seal.MaxSlot); err != nil && !gone(err) && ctx.Err() == nil && n == o.used {

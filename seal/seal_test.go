@@ -40,9 +40,8 @@ func TestSnapshotRoundTrip(t *testing.T) {
 		}
 	}
 	t.Log(len(data), name.Path())
-	n := int64(len(data)) - 1707 - 16
-	if seal.Padded(n) != n {
-		t.Errorf("payload overhead is not 1707: payload of %d", n)
+	if err := seal.Misfit(data); errors.Is(err, seal.ErrTruncated) {
+		t.Error("a whole snapshot passes for one that was cut short")
 	}
 	if _, err := seal.NewKeys().OpenSnapshot(name, data); !errors.Is(err, seal.ErrNotOurs) {
 		t.Errorf("got %v, want ErrNotOurs", err)
@@ -53,6 +52,27 @@ func TestSnapshotRoundTrip(t *testing.T) {
 	d2, err := seal.ParseDeviceKey(d.Marshal())
 	if err != nil || !d2.Marshal().Equal(d.Marshal()) {
 		t.Errorf("device key does not survive: %v", err)
+	}
+}
+
+// R5: bytes of a length that sealing gives are damaged, others were cut short, and
+// the document tells the length of the header.
+func TestMisfit(t *testing.T) {
+	d := seal.NewKeys().Device(1, seal.NewDeviceID())
+	for _, size := range []int{0, 1, 9, 1000, 5000, 65535, 65536, 65537, 200_000} {
+		_, data, err := seal.SealItem(d, "x", 1, make([]byte, size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := bytes.Index(data, []byte("\n--- ")) + 1 + 48; got != 1627 {
+			t.Fatalf("the header has %d bytes, and docs/format.md says 1,627", got)
+		}
+		if err := seal.Misfit(data); err != seal.ErrDamaged {
+			t.Errorf("size %d: got %v for a whole length, want ErrDamaged", size, err)
+		}
+		if err := seal.Misfit(data[:len(data)/2]); size > 9 && !errors.Is(err, seal.ErrTruncated) {
+			t.Errorf("size %d: got %v for half of it, want ErrTruncated", size, err)
+		}
 	}
 }
 
