@@ -147,8 +147,8 @@ func leftovers(t *testing.T, cfg satchel.Config) bool {
 // survives. check looks at what is left.
 func kill(t *testing.T, s scene, do func(cfg satchel.Config) error, check func(t *testing.T, s scene, survived bool)) {
 	stride := 1
-	if testing.Short() {
-		stride = 5
+	if testing.Short() || raced {
+		stride = 11
 	}
 	for n := 0; ; n += stride {
 		c := s.copy(t)
@@ -367,6 +367,9 @@ func TestKilledOwner(t *testing.T) {
 			t.Parallel()
 			s := scene{cfg, st}
 			for n := 0; ; n++ {
+				if raced {
+					n += 4
+				}
 				c := s.copy(t)
 				l := &life{left: n}
 				err := unlocked(l.live(c.cfg), op)
@@ -426,64 +429,72 @@ func TestDiskErrors(t *testing.T) {
 	}
 	b.Close()
 	s := scene{cfg, st}
-	for n := 0; ; n++ {
-		c := s.copy(t)
-		struck := false
-		left := n
-		c.cfg.SetHook(func(durable.Step) error {
-			left--
-			if left == -1 {
-				struck = true
-				return errKilled
+	for burst := 1; burst <= 3; burst++ { // errors in a row: what mends the first may fail too
+		for n := 0; ; n++ {
+			c := s.copy(t)
+			struck := false
+			left := n
+			c.cfg.SetHook(func(durable.Step) error {
+				left--
+				if left < 0 && left >= -burst {
+					struck = true
+					return errKilled
+				}
+				return nil
+			})
+			b, err := satchel.Open(c.cfg)
+			if err != nil {
+				if !struck {
+					t.Fatal(err)
+				}
+				continue
 			}
-			return nil
-		})
-		b, err := satchel.Open(c.cfg)
-		if err != nil {
+			before := here(t, b)
+			for i := range 3 { // The second is a checkpoint.
+				_, err := b.Save(ctx, item("labels", fmt.Sprint(i)), item("file/big", strings.Repeat(fmt.Sprint(i), 3000)))
+				now := here(t, b)
+				switch {
+				case err != nil && !errors.Is(err, satchel.ErrNotProtected) && !maps.Equal(now, before):
+					t.Errorf("error at %d: %v, and yet it was changed", n, err)
+				case (err == nil || errors.Is(err, satchel.ErrNotProtected)) && now["labels"] != fmt.Sprint(i):
+					t.Errorf("error at %d: %v, and it was not changed", n, err)
+				}
+				before = now
+			}
+			for range burst { // The errors may come only now.
+				b.Save(ctx, item("labels", "end"))
+			}
+			if _, err := b.Save(ctx, item("labels", "end")); err != nil {
+				t.Errorf("errors at %d: it does not recover: %v", n, err)
+			}
+			want := here(t, b)
+			b.Close()
+			mustRead(t, want, way, c.st)
+			c.cfg.SetHook(nil)
+			if b, err = satchel.Open(c.cfg); err != nil || !maps.Equal(here(t, b), want) {
+				t.Fatalf("error at %d: opened again: %v", n, err)
+			}
+			b.Close()
+			if t.Failed() {
+				t.FailNow()
+			}
 			if !struck {
-				t.Fatal(err)
+				break
 			}
-			continue
-		}
-		before := here(t, b)
-		for i := range 3 { // The second is a checkpoint.
-			_, err := b.Save(ctx, item("labels", fmt.Sprint(i)), item("file/big", strings.Repeat(fmt.Sprint(i), 3000)))
-			now := here(t, b)
-			switch {
-			case err != nil && !errors.Is(err, satchel.ErrNotProtected) && !maps.Equal(now, before):
-				t.Errorf("error at %d: %v, and yet it was changed", n, err)
-			case (err == nil || errors.Is(err, satchel.ErrNotProtected)) && now["labels"] != fmt.Sprint(i):
-				t.Errorf("error at %d: %v, and it was not changed", n, err)
+			if testing.Short() || raced {
+				n += 9
+			} else if burst > 1 {
+				n += 2
 			}
-			before = now
-		}
-		if _, err := b.Save(ctx, item("labels", "end")); err != nil {
-			if _, err := b.Save(ctx, item("labels", "end")); err != nil { // That may have been the one.
-				t.Errorf("error at %d: it does not recover: %v", n, err)
-			}
-		}
-		want := here(t, b)
-		b.Close()
-		mustRead(t, want, way, c.st)
-		c.cfg.SetHook(nil)
-		if b, err = satchel.Open(c.cfg); err != nil || !maps.Equal(here(t, b), want) {
-			t.Fatalf("error at %d: opened again: %v", n, err)
-		}
-		b.Close()
-		if t.Failed() {
-			t.FailNow()
-		}
-		if !struck {
-			break
-		}
-		if testing.Short() {
-			n += 4
 		}
 	}
 
 	code, _ := slot.NewRecoveryCode()
 	plan := satchel.Plan{Keys: newKeys(t), Slots: []slot.Secret{code}}
 	for n := 0; ; n++ {
+		if raced {
+			n += 5
+		}
 		cfg := newDevice(t, config(t, &mem.Store{}))
 		left := n
 		cfg.SetHook(func(durable.Step) error {

@@ -28,3 +28,6 @@ func (b *Backup) SetListed(n int64) { b.dev.listed = n }
 
 // StagingPrefix begins the name of a directory that is being made.
 const StagingPrefix = stagingPrefix
+
+// SetHealth pretends that a place failed.
+func (b *Backup) SetHealth(address string, err error) { b.setPlace(address, HealthFailed, err) }

@@ -290,6 +290,12 @@ func (r *reader) fetch(ctx context.Context, path string, limit int64) ([]byte, e
 		}
 	}
 	err := cmp.Or(damaged, unknown)
+	for _, paths := range r.have {
+		if paths[path] {
+			// It was whole a moment ago: that is no loss, and no damage either.
+			return nil, fmt.Errorf("object %s was there and cannot be read again: %w", path, store.ErrUnreachable)
+		}
+	}
 	if err == nil {
 		err = ErrMissing
 		if r.unlisted != nil {

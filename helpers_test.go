@@ -7,7 +7,6 @@ import (
 	"filippo.io/age"
 	"fmt"
 	"github.com/btcsuite/btcd/address/v2/bech32"
-	"github.com/satchel-backup/satchel/secret"
 	"io/fs"
 	"maps"
 	"os"
@@ -20,6 +19,7 @@ import (
 
 	satchel "github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/slot"
 	"github.com/satchel-backup/satchel/store"
 	"github.com/satchel-backup/satchel/store/mem"
@@ -388,3 +388,8 @@ func opens(t *testing.T, id seal.BackupID, key []byte, name string, data []byte)
 	_, err = age.Decrypt(strings.NewReader(string(data)), seed, payload)
 	return err == nil
 }
+
+// forgetful is a keychain that takes secrets and keeps none.
+type forgetful struct{ ring }
+
+func (*forgetful) Set(string, secret.Bytes) error { return nil }

@@ -37,7 +37,11 @@ func TestManyWallets(t *testing.T) {
 		b, _, way := create(t, config(t, st), item("labels", fmt.Sprint("of ", i)))
 		users[i] = &user{way, []*satchel.Backup{b}, here(t, b)}
 	}
-	for step := range 120 {
+	steps := 120
+	if raced {
+		steps = 30
+	}
+	for step := range steps {
 		u := users[rnd.IntN(len(users))]
 		last := len(u.devices) - 1
 		switch n := rnd.IntN(10); {

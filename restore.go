@@ -106,7 +106,7 @@ func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (
 
 // maxStrangers bounds what a device remembers of snapshots that are not of its
 // backup.
-const maxStrangers = 20_000
+const maxStrangers = 50_000
 
 // nextEpoch returns an epoch above that of every snapshot which is or may be of
 // this backup, so that the older device stops when it looks (R16). Snapshots of
@@ -189,6 +189,10 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 			continue
 		}
 		v, err := o.restoreValue(ctx, e, &last)
+		if err != nil && ctx.Err() == nil {
+			last = carried{}
+			v, err = o.restoreValue(ctx, e, &last) // Before it is given up for lost.
+		}
 		if keepErr != nil {
 			return nil, keepErr
 		}
@@ -220,7 +224,7 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 	// A slot that is gone or damaged is a warning and not a reason to fail: another
 	// one just opened. It stays in the list, so that it is not taken for a
 	// stranger's when it comes back. The one that opened is kept in any case.
-	d.slots = slices.Clone(o.state.slots)
+	d.slots = slices.DeleteFunc(slices.Clone(o.state.slots), func(n seal.SlotName) bool { return n.ID == o.used.ID && n != o.used })
 	if !slices.Contains(d.slots, o.used) {
 		d.slots = append(d.slots[:min(len(d.slots), seal.MaxSlots-1)], o.used)
 	}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package satchel_test
+
+const raced = false
