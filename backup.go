@@ -33,7 +33,8 @@ type Backup struct {
 	op sync.Mutex
 	mu sync.Mutex
 
-	dev *device
+	dev    *device
+	closed bool // guarded by op
 
 	// looked is when a place was last listed whole; only the operation under way
 	// uses it.
@@ -43,20 +44,33 @@ type Backup struct {
 // errClosed says that a Backup is used after Close.
 var errClosed = fmt.Errorf("this backup was closed: %w", os.ErrClosed)
 
-// begin waits until no other operation is under way. The caller ends with b.op.Unlock
+// begin waits until no other operation is under way. The caller ends with b.end
 // unless it returns an error.
 func (b *Backup) begin() error {
 	b.op.Lock()
 	err := b.ready()
 	if err != nil {
-		b.op.Unlock()
+		b.end()
 	}
 	return err
 }
 
+// end lets the next operation begin, and other processes too if the Config says so.
+func (b *Backup) end() {
+	if b.cfg.Shared && !b.closed {
+		if err := b.dev.close(); err != nil {
+			b.cfg.Logger.Warn("giving the lock of this device's directory back", "err", err)
+		}
+	}
+	b.op.Unlock()
+}
+
 func (b *Backup) ready() error {
-	if b.dev.lock == nil {
+	if b.closed {
 		return errClosed
+	}
+	if err := b.dev.hold(); err != nil {
+		return err
 	}
 	if b.dev.stale {
 		b.mu.Lock()
@@ -86,7 +100,21 @@ func Open(cfg Config) (*Backup, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening this device's wallet: %w", err)
 	}
-	return &Backup{cfg: cfg, dev: dev}, nil
+	b := &Backup{cfg: cfg, dev: dev}
+	b.op.Lock()
+	b.end()
+	return b, nil
+}
+
+// Refresh reads again what another process changed, where Config.Shared lets it, so
+// that Status tells it. It asks no place. Errors: ErrReplaced, ErrNoDevice, ErrBusy,
+// seal.ErrDamaged.
+func (b *Backup) Refresh() error {
+	err := b.begin()
+	if err == nil {
+		b.end()
+	}
+	return err
 }
 
 // fill checks a Config and replaces zero values by what they mean.
@@ -139,6 +167,7 @@ func (cfg *Config) progress(stage Stage, place string, done, total int) {
 func (b *Backup) Close() error {
 	b.op.Lock()
 	defer b.op.Unlock()
+	b.closed = true
 	return b.dev.close()
 }
 
@@ -287,7 +316,7 @@ func (b *Backup) Save(ctx context.Context, changes ...Change) (Result, error) {
 	if err := b.begin(); err != nil {
 		return Result{}, err
 	}
-	defer b.op.Unlock()
+	defer b.end()
 	changes, err := b.different(changes)
 	if err != nil {
 		return b.result(0), err

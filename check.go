@@ -56,7 +56,7 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 	if err := b.begin(); err != nil {
 		return r, err
 	}
-	defer b.op.Unlock()
+	defer b.end()
 	d := b.dev
 	whole := 0
 	for _, p := range b.cfg.Places {
@@ -168,7 +168,7 @@ func (b *Backup) Drill(ctx context.Context, s slot.Secret) (Report, error) {
 	if err := b.begin(); err != nil {
 		return r, err
 	}
-	defer b.op.Unlock()
+	defer b.end()
 	for _, p := range b.cfg.Places {
 		if err := b.drillPlace(ctx, p, s, &r); err != nil {
 			r.add(p.Address, "", err)

@@ -432,6 +432,51 @@ func (d *device) load() error {
 	return nil
 }
 
+// lockWait is how long an operation waits for another process, and lockPause how long
+// between two tries.
+const (
+	lockWait  = 10 * time.Second
+	lockPause = 10 * time.Millisecond
+)
+
+// hold takes the lock of the directory, if it is not held, and finds out whether
+// another process changed anything since: then the log is stale. If the directory
+// is another wallet's by now, or the places are others, the error is ErrReplaced.
+func (d *device) hold() (err error) {
+	if d.lock != nil {
+		return nil
+	}
+	for began := time.Now(); ; time.Sleep(lockPause) {
+		if d.lock, err = d.disk.Lock(filepath.Join(d.dir, lockFile)); !errors.Is(err, durable.ErrLocked) {
+			break
+		}
+		if time.Since(began) > lockWait {
+			return ErrBusy
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", d.dir, ErrNoDevice)
+	}
+	if err != nil {
+		return err
+	}
+	info, err := readInfo(d.disk, d.dir)
+	if err == nil && !info.same(d.info) {
+		err = ErrReplaced
+	}
+	if err != nil {
+		return errors.Join(err, d.close())
+	}
+	d.stale = d.stale || !d.log.Unchanged()
+	return nil
+}
+
+// same reports whether two say the same of whose directory it is and where the
+// backup is kept.
+func (j infoJSON) same(k infoJSON) bool {
+	return j.ID == k.ID && j.Device == k.Device && j.Copies == k.Copies && slices.Equal(j.Places, k.Places)
+}
+
 func (d *device) close() error {
 	if d.lock == nil {
 		return nil

@@ -57,6 +57,9 @@ var (
 	// ErrDeleted says that the backup was deleted by its owner. Nothing is written
 	// to its places any more.
 	ErrDeleted = errors.New("the backup was deleted")
+	// ErrReplaced says that another process made this directory another wallet's, or
+	// changed where the backup is kept. Close the Backup and open it anew.
+	ErrReplaced = errors.New("another process changed this wallet or its places")
 	// ErrNoDevice says that the directory holds no wallet.
 	ErrNoDevice = errors.New("no wallet on this device")
 )

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"slices"
 
 	"github.com/satchel-backup/satchel/seal"
@@ -27,7 +28,7 @@ func (b *Backup) Unlock(ctx context.Context, s slot.Secret) (*Owner, error) {
 	if err := b.begin(); err != nil {
 		return nil, err
 	}
-	defer b.op.Unlock()
+	defer b.end()
 	var errs []error
 	for _, n := range b.dev.slots {
 		if n.Kind != string(s.Kind()) {
@@ -76,7 +77,7 @@ func (o *Owner) AddSlot(ctx context.Context, s slot.Secret) (SlotInfo, error) {
 	if err := b.begin(); err != nil {
 		return SlotInfo{}, err
 	}
-	defer b.op.Unlock()
+	defer b.end()
 	if len(b.dev.slots) >= seal.MaxSlots {
 		return SlotInfo{}, fmt.Errorf("adding a slot: there are %d already", len(b.dev.slots))
 	}
@@ -105,7 +106,7 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 	if err := b.begin(); err != nil {
 		return err
 	}
-	defer b.op.Unlock()
+	defer b.end()
 	is := func(n seal.SlotName) bool { return n.ID.String() == id }
 	looks, err := b.look(ctx)
 	if err != nil {
@@ -214,11 +215,18 @@ func (b *Backup) Forget() error {
 
 func (b *Backup) forget() error {
 	d := b.dev
-	if d.lock == nil {
+	if b.closed {
 		return errClosed
 	}
-	if err := d.close(); err != nil { // Some systems do not rename what is open.
+	if err := d.hold(); err != nil {
 		return err
+	}
+	b.closed = true
+	defer d.close()
+	if runtime.GOOS == "windows" { // It does not rename what is open.
+		if err := d.close(); err != nil {
+			return err
+		}
 	}
 	// A crash before the rename changes nothing; a crash after it leaves a
 	// directory that nobody takes for a wallet, and that the next Create or
@@ -247,7 +255,7 @@ func (o *Owner) Delete(ctx context.Context) (Deleted, error) {
 	if err := b.begin(); err != nil {
 		return del, err
 	}
-	defer b.op.Unlock()
+	defer b.end()
 	var errs []error
 	for _, p := range b.cfg.Places {
 		if err := o.deletePlace(ctx, p, &del); err != nil {

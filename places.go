@@ -19,7 +19,7 @@ func (b *Backup) SetPlaces(ctx context.Context, places []store.Place, copies int
 	if err := b.begin(); err != nil {
 		return Result{}, err
 	}
-	defer b.op.Unlock()
+	defer b.end()
 	d := b.dev
 	if len(places) == 0 {
 		return b.result(0), fmt.Errorf("changing the places: a backup needs at least one")

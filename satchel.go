@@ -52,6 +52,11 @@ type Config struct {
 	Copies int
 	// Keychain keeps the key that opens this device's own files.
 	Keychain Keychain
+	// Shared says that other processes may use the wallet between two operations of
+	// this one: the directory is held only while an operation is under way, and what
+	// another process changed is read again at the next. Status, Items and Get tell
+	// what was known at the end of the last one. Zero keeps the directory until Close.
+	Shared bool
 	// Software names the program in the snapshots it writes, as "wallet/1.2". Zero
 	// means satchel and its version.
 	Software string

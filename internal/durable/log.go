@@ -255,6 +255,22 @@ func (l *Log) readSalt() (salt [8]byte, err error) {
 	return salt, err
 }
 
+// Unchanged reports whether the file is as this Log left it: nobody else appended
+// to it or wrote it anew, and no error left it in doubt.
+func (l *Log) Unchanged() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.broken || l.dirty {
+		return false
+	}
+	info, err := l.disk.files().Lstat(l.path)
+	if err != nil || info.Size() != l.size {
+		return false
+	}
+	salt, err := l.readSalt()
+	return err == nil && salt == l.salt
+}
+
 // Size returns the length of the file, for a caller who decides when to Rewrite.
 func (l *Log) Size() int64 {
 	l.mu.Lock()

@@ -367,3 +367,43 @@ func FuzzOpenLog(f *testing.F) {
 		}
 	})
 }
+
+// A Log knows whether its file is as it left it.
+func TestUnchanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	var d durable.Disk
+	a, _, _, err := d.OpenLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Append([]byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	if !a.Unchanged() {
+		t.Error("changed, and nobody did")
+	}
+	b, _, _, err := d.OpenLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Rewrite([][]byte{[]byte("two")}); err != nil { // of the same length
+		t.Fatal(err)
+	}
+	if a.Size() != b.Size() || a.Unchanged() || !b.Unchanged() {
+		t.Errorf("written anew: sizes %d and %d, unchanged %v and %v", a.Size(), b.Size(), a.Unchanged(), b.Unchanged())
+	}
+	c, _, _, err := d.OpenLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Append([]byte("three")); err != nil {
+		t.Fatal(err)
+	}
+	if b.Unchanged() || !c.Unchanged() {
+		t.Error("appended to, and it was not noticed")
+	}
+	os.Remove(path)
+	if c.Unchanged() {
+		t.Error("gone, and it was not noticed")
+	}
+}
