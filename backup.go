@@ -409,6 +409,12 @@ func (b *Backup) commitChanges(keys *seal.Keys, changes []Change, slots *[]seal.
 		if slots == nil {
 			snap.Slots = slices.Clone(d.slots)
 		}
+		p := packer{d: d, gen: gen}
+		var err error
+		if lines, err = p.pack(lines, false); err != nil {
+			return err
+		}
+		objects = append(objects, p.objects...)
 	}
 	return b.commitSnapshot(snap, lines, objects)
 }

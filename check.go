@@ -200,7 +200,7 @@ func (b *Backup) drillPlace(ctx context.Context, p store.Place, s slot.Secret, r
 		return fmt.Errorf("%w: generation %d in epoch %d there", ErrOtherDevice, pre.Generation, pre.Epoch)
 	}
 	names := o.inOrder()
-	var last carried
+	var last carrier
 	for i, name := range names {
 		b.cfg.progress(Comparing, p.Address, i, len(names))
 		theirs := o.state.items[name]

@@ -180,6 +180,7 @@ type device struct {
 	strangers map[seal.SnapshotName]bool // in the places, and known not to be of this backup
 	deleted   bool                       // the owner deleted the backup
 	removed   []seal.SlotName            // slots whose objects have to go from the places
+	retired   []retirement               // what older states needed, by this device's checkpoints
 
 	places   map[string]*placeState
 	recorded []byte    // the last places record
@@ -216,6 +217,20 @@ type record struct {
 	Strangers []string      `json:"strangers,omitempty"` // names of snapshots
 	Deleted   bool          `json:"deleted,omitempty"`
 	Removed   *[]string     `json:"removed,omitempty"` // paths of slots that have to go from the places
+	Retired   *[]retired    `json:"retired,omitempty"` // what no newer state needs
+}
+
+type retired struct {
+	Generation uint64   `json:"generation"` // of the checkpoint
+	Paths      []string `json:"paths"`
+}
+
+func retiredRecords(list []retirement) *[]retired {
+	records := make([]retired, len(list))
+	for i, r := range list {
+		records[i] = retired{r.gen, r.paths}
+	}
+	return &records
 }
 
 type deviceRecord struct {
@@ -397,7 +412,7 @@ func (d *device) load() error {
 	if err != nil {
 		return err
 	}
-	d.log, d.key, d.chain, d.slots, d.deleted, d.removed, d.verified = log, nil, nil, nil, false, nil, time.Time{}
+	d.log, d.key, d.chain, d.slots, d.deleted, d.removed, d.retired, d.verified = log, nil, nil, nil, false, nil, nil, time.Time{}
 	d.items, d.places, d.strangers = map[string]*entry{}, map[string]*placeState{}, map[seal.SnapshotName]bool{}
 	d.base, d.lost, d.listed, d.garbage, d.recorded = log.Size(), 0, 0, 0, nil
 	var commit *commitRecord // begun, and going on with the next record
@@ -549,6 +564,12 @@ func (d *device) replay(r *record) (err error) {
 	case r.Removed != nil:
 		d.removed, err = parseSlotPaths(*r.Removed)
 		return err
+	case r.Retired != nil:
+		d.retired = nil
+		for _, q := range *r.Retired {
+			d.retired = append(d.retired, retirement{q.Generation, q.Paths})
+		}
+		return nil
 	}
 	return seal.ErrDamaged
 }
@@ -638,19 +659,38 @@ func commitRecords(c commitRecord, entries []*entry) []record {
 // the new one: that is the moment a change becomes safe on this device.
 func (d *device) commit(c commitRecord, entries []*entry) error {
 	records := commitRecords(c, entries)
-	var err error
 	if c.Whole {
-		err = d.rewrite(records) // A checkpoint says everything, so the log begins anew with it.
-	} else {
-		err = d.append(records...)
-	}
-	if err != nil {
+		// A checkpoint says everything, so the log begins anew with it.
+		retired, err := d.nextRetired(&c, entries)
+		if err != nil {
+			return err
+		}
+		before := d.retired
+		d.retired = retired
+		if err := d.rewrite(records); err != nil {
+			d.retired = before
+			return err
+		}
+	} else if err := d.append(records...); err != nil {
 		return err
 	}
 	for _, r := range records {
 		c.Items = append(c.Items, r.Commit.Items...)
 	}
 	return d.replayCommit(&c)
+}
+
+// nextRetired is retire for a commit that replaces everything.
+func (d *device) nextRetired(c *commitRecord, entries []*entry) ([]retirement, error) {
+	slots := d.slots
+	var err error
+	if c.Slots != nil {
+		if slots, err = parseSlotPaths(*c.Slots); err != nil {
+			return nil, err
+		}
+	}
+	name, err := seal.ParseSnapshotName(c.Steps[0].Snapshot)
+	return d.retire(name.Generation, slots, []step{{name: name, objects: c.Steps[0].Objects}}, entries), err
 }
 
 // rewrite replaces the log by the records of a whole commit and what goes with
@@ -671,6 +711,9 @@ func (d *device) rewrite(commit []record) error {
 	}
 	if len(d.removed) > 0 {
 		list = append(list, record{Removed: new(slotPaths(d.removed))})
+	}
+	if len(d.retired) > 0 {
+		list = append(list, record{Retired: retiredRecords(d.retired)})
 	}
 	sealed, err := d.sealRecords(list)
 	if err != nil {

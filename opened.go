@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -29,7 +28,8 @@ type Opened struct {
 	bad         map[seal.SnapshotName]error // those that no state can be made of
 	leftOut     []seal.SnapshotName         // those of places that were left out
 	state       *state
-	wallet      *wallet.Keys // nil if the keys could not be read
+	newest      seal.SnapshotName // of the state that load found
+	wallet      *wallet.Keys      // nil if the keys could not be read
 	descriptors wallet.Descriptors
 	preview     Preview
 	warnings    []string
@@ -214,7 +214,7 @@ func (o *Opened) load(ctx context.Context, used seal.SlotName) error {
 		}
 		problem, o.bad = cmp.Or(problem, err), bad
 		if len(whole) > 0 {
-			o.state = whole[0]
+			o.state, o.newest = whole[0], whole[0].name
 			if len(whole) > 1 {
 				problem = cmp.Or(problem, fmt.Errorf("%w: there are %d snapshots of generation %d", ErrForked, len(whole), o.state.name.Generation))
 			}
@@ -539,40 +539,30 @@ func (o *Opened) placeWarnings() []string {
 	return w
 }
 
-// describeOthers lists other states. Snapshots of an older epoch at or above
-// the generation in which a later one began are a branch: an older device went
-// on writing.
+// describeOthers lists other states: all if there is a problem, and the branches that
+// an older device made by writing on.
 func (o *Opened) describeOthers(p *Preview) {
-	first := map[uint64]uint64{} // epoch → lowest generation
-	for _, n := range o.names {
-		if g, ok := first[n.Epoch]; !o.aliens[n] && (!ok || n.Generation < g) {
-			first[n.Epoch] = n.Generation
-		}
+	branches := branchesOf(slices.DeleteFunc(slices.Clone(o.names), func(n seal.SnapshotName) bool { return o.aliens[n] }))
+	for _, n := range o.state.chain {
+		delete(branches, n)
 	}
-	later := map[uint64]uint64{} // epoch → lowest generation of a later one
-	lowest := uint64(math.MaxUint64)
-	for _, e := range slices.Backward(slices.Sorted(maps.Keys(first))) {
-		later[e] = lowest
-		lowest = min(lowest, first[e])
-	}
-	branches := map[uint64]uint64{}
+	ends := map[uint64]uint64{} // epoch → highest generation of a branch
 	for _, n := range o.names {
 		if o.aliens[n] {
 			continue
 		}
-		branch := n.Generation >= later[n.Epoch]
-		if branch {
-			branches[n.Epoch] = max(branches[n.Epoch], n.Generation)
+		if branches[n] && n.Epoch < o.state.name.Epoch {
+			ends[n.Epoch] = max(ends[n.Epoch], n.Generation)
 		}
-		if n != o.state.name && o.bad[n] == nil && (branch || p.Problem != nil) && len(p.Others) < maxOthers {
+		if n != o.state.name && o.bad[n] == nil && (branches[n] || p.Problem != nil) && len(p.Others) < maxOthers {
 			p.Others = append(p.Others, Candidate{Snapshot: n.String(), Epoch: n.Epoch, Generation: n.Generation, Device: n.Device.String()})
 		}
 	}
-	for i, e := range slices.Sorted(maps.Keys(branches)) {
+	for i, e := range slices.Sorted(maps.Keys(ends)) {
 		if i == maxOthers {
 			break
 		}
-		p.Warnings = append(p.Warnings, fmt.Sprintf("a device of epoch %d went on writing, up to generation %d, after another had taken over; its branch is kept", e, branches[e]))
+		p.Warnings = append(p.Warnings, fmt.Sprintf("a device of epoch %d went on writing, up to generation %d, after another had taken over; its branch is kept", e, ends[e]))
 	}
 }
 

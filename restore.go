@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/satchel-backup/satchel/seal"
@@ -180,7 +179,7 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 	var problems []error
 	var required []string // of those that are missing
 	names := o.inOrder()
-	var last carried
+	var last carrier
 	for i, name := range names {
 		b.cfg.progress(Restoring, "", i, len(names))
 		e := o.state.items[name]
@@ -190,7 +189,7 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 		}
 		v, err := o.restoreValue(ctx, e, &last)
 		if err != nil && ctx.Err() == nil {
-			last = carried{}
+			last = carrier{}
 			v, err = o.restoreValue(ctx, e, &last) // Before it is given up for lost.
 		}
 		if keepErr != nil {
@@ -252,50 +251,4 @@ func gone(err error) bool {
 		}
 	}
 	return false
-}
-
-// inOrder returns the items such that values carried by one snapshot follow one
-// another.
-func (o *Opened) inOrder() []string {
-	items := o.state.items
-	return slices.SortedFunc(maps.Keys(items), func(a, b string) int {
-		x, y := items[a].line.In, items[b].line.In
-		return cmp.Or(x.Compare(y), cmp.Compare(x.Hash, y.Hash), cmp.Compare(a, b))
-	})
-}
-
-// carried is the snapshot fetched last, for the values that it carries.
-type carried struct {
-	name  seal.SnapshotName
-	items []seal.Item // sorted by name
-	err   error
-}
-
-// restoreValue fetches one value and everything that the new device keeps of it.
-func (o *Opened) restoreValue(ctx context.Context, e *entry, last *carried) ([]byte, error) {
-	l := &e.line
-	if l.In.IsZero() {
-		return o.value(ctx, l.Name)
-	}
-	if last.name != l.In {
-		*last = carried{name: l.In}
-		s, err := o.snapshot(ctx, l.In)
-		if last.err = err; err == nil {
-			last.items = s.Items
-		}
-	}
-	if last.err != nil {
-		return nil, fmt.Errorf("item %s: %w", l.Name, last.err)
-	}
-	return carriedValue(l, last.items)
-}
-
-// carriedValue returns the value of a line that refers to a snapshot with these
-// items.
-func carriedValue(l *seal.Item, items []seal.Item) ([]byte, error) {
-	i, ok := slices.BinarySearchFunc(items, l.Name, func(it seal.Item, name string) int { return cmp.Compare(it.Name, name) })
-	if ok && items[i].Inline && items[i].Version == l.Version && l.Matches(items[i].Data) {
-		return items[i].Data, nil
-	}
-	return nil, fmt.Errorf("item %s: it is not in snapshot %s: %w", l.Name, l.In, ErrMissing)
 }

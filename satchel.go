@@ -97,6 +97,7 @@ const (
 	Comparing  Stage = "comparing"
 	Checking   Stage = "checking"
 	Deleting   Stage = "deleting"
+	Pruning    Stage = "pruning"
 	Restored   Stage = "restored"
 	OpeningKey Stage = "opening"
 )

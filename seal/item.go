@@ -140,28 +140,45 @@ func (k *Keys) OpenItem(it *Item, object []byte) ([]byte, error) {
 	if it.Size < 0 || it.Size > MaxValue || it.Offset < 0 {
 		return nil, fmt.Errorf("opening object %s: %w", name.Path(), ErrDamaged)
 	}
-	limit := Padded(it.Size)
 	if it.Object == "" {
-		limit = MaxValue // The line does not tell the size of its pack.
+		pack, err := k.OpenPack(name, object)
+		if err != nil {
+			return nil, err
+		}
+		return it.FromPack(pack)
 	}
+	limit := Padded(it.Size)
 	plain, err := k.openObject(name.Hash, object, limit)
 	if err != nil {
 		return nil, fmt.Errorf("opening object %s: %w", name.Path(), err)
 	}
-	n := int64(len(plain))
-	var value []byte
-	switch {
-	case it.Object != "" && n == limit && allZero(plain[it.Size:]):
-		value = plain[:it.Size]
-	case it.Object == "" && n == Padded(n) && it.Offset <= n && it.Size <= n-it.Offset:
-		value = plain[it.Offset : it.Offset+it.Size]
-	default:
+	if int64(len(plain)) != limit || !allZero(plain[it.Size:]) || !it.Matches(plain[:it.Size]) {
 		return nil, fmt.Errorf("opening object %s: %w", name.Path(), ErrDamaged)
 	}
-	if !it.Matches(value) {
-		return nil, fmt.Errorf("opening object %s: %w", name.Path(), ErrDamaged)
+	return plain[:it.Size], nil
+}
+
+// OpenPack returns the plaintext of a pack, out of which FromPack takes values. It
+// verifies the object's hash and the padding.
+func (k *Keys) OpenPack(name ObjectName, object []byte) ([]byte, error) {
+	plain, err := k.openObject(name.Hash, object, MaxValue)
+	if n := int64(len(plain)); err == nil && n != Padded(n) {
+		err = ErrDamaged
 	}
-	return value, nil
+	if err != nil {
+		return nil, fmt.Errorf("opening object %s: %w", name.Path(), err)
+	}
+	return plain, nil
+}
+
+// FromPack returns the value of a line with Pack set out of the pack's plaintext. It
+// verifies place, size and SHA-256, not the owner MAC.
+func (it *Item) FromPack(pack []byte) ([]byte, error) {
+	n := int64(len(pack))
+	if it.Size < 0 || it.Offset < 0 || it.Offset > n || it.Size > n-it.Offset || !it.Matches(pack[it.Offset:it.Offset+it.Size]) {
+		return nil, fmt.Errorf("taking an item out of pack %d: %w", it.Pack.Version, ErrDamaged)
+	}
+	return pack[it.Offset : it.Offset+it.Size], nil
 }
 
 func allZero(b []byte) bool {
@@ -214,12 +231,6 @@ const payloadOverhead = 1643
 // Opens returns nil if an item's or a pack's object is whole and of this
 // backup. It does not see whether the value is the right one.
 func (k *Keys) Opens(name ObjectName, object []byte) error {
-	plain, err := k.openObject(name.Hash, object, MaxValue)
-	if n := int64(len(plain)); err == nil && n != Padded(n) {
-		err = ErrDamaged
-	}
-	if err != nil {
-		return fmt.Errorf("opening object %s: %w", name.Path(), err)
-	}
-	return nil
+	_, err := k.OpenPack(name, object)
+	return err
 }

@@ -1,0 +1,212 @@
+package satchel
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/satchel-backup/satchel/seal"
+)
+
+// Compacted is what Compact did.
+type Compacted struct {
+	Result
+	Values int // that were moved into packs
+	Packs  int // that were made
+}
+
+// Compact moves the values that older snapshots carry into packs, so that a restore
+// fetches few objects and the older snapshots can be pruned. It happens by itself
+// now and then, when a checkpoint is due; Compact does it now. It needs no secret:
+// the values are on this device. Errors as for Save.
+func (b *Backup) Compact(ctx context.Context) (Compacted, error) {
+	var c Compacted
+	if err := b.begin(); err != nil {
+		return c, err
+	}
+	defer b.end()
+	looks, err := b.look(ctx)
+	if err != nil {
+		return c, err
+	}
+	d := b.dev
+	p := packer{d: d, gen: d.head().Generation + 1}
+	lines, err := p.pack(d.whole(nil), true)
+	if err == nil && p.values > 0 {
+		snap := &seal.Snapshot{
+			Generation: p.gen, Parent: d.head(), Time: b.cfg.Now(), Software: b.cfg.Software,
+			Kind: seal.Checkpoint, HasSlots: true, Slots: slices.Clone(d.slots),
+		}
+		err = b.commitSnapshot(snap, lines, p.objects)
+	}
+	if err != nil {
+		return c, fmt.Errorf("compacting: %w", err)
+	}
+	err = b.sync(ctx, looks)
+	return Compacted{b.result(0), p.values, len(p.objects)}, err
+}
+
+const (
+	maxPack     = 4 << 20 // bytes of values in a pack: a reader holds one in memory
+	smallPack   = 1 << 20 // a pack with less in use is worth merging
+	maxSmall    = 16      // small packs that are left as they are
+	minCarriers = 32      // snapshots that carry values and are left as they are
+)
+
+// packer seals values one after another into packs, which are kept on the device.
+type packer struct {
+	d       *device
+	gen     uint64
+	values  int
+	objects []string // paths of the packs
+
+	entries []*entry // of the pack that is being filled
+	data    [][]byte
+	size    int
+}
+
+// pack returns the lines of a checkpoint with those moved into packs that are worth
+// it: what older snapshots carry, if there are many of them or all is true, and what
+// stands in small packs, if there are many of those.
+func (p *packer) pack(lines []*entry, all bool) ([]*entry, error) {
+	carriers, packs := map[seal.SnapshotName]bool{}, map[seal.ObjectName]int64{}
+	for _, e := range lines {
+		switch l := &e.line; {
+		case !l.In.IsZero():
+			carriers[l.In] = true
+		case l.Pack.Hash != "":
+			packs[l.Pack] += l.Size
+		}
+	}
+	maps.DeleteFunc(packs, func(_ seal.ObjectName, used int64) bool { return used >= smallPack })
+	if len(packs) <= maxSmall && !(all && len(packs) > 1) {
+		packs = nil
+	}
+	if len(carriers) < minCarriers && !all {
+		carriers = nil
+	}
+	lines = slices.Clone(lines)
+	for i, e := range lines {
+		_, small := packs[e.line.Pack]
+		if !small && !carriers[e.line.In] || e.lost || e.line.Removed || !e.line.Matches(e.value) {
+			continue
+		}
+		moved := *e
+		lines[i] = &moved
+		if err := p.add(&moved, e.value); err != nil {
+			return nil, err
+		}
+	}
+	return lines, p.flush()
+}
+
+// add puts the value of an entry into a pack. The entry says where only after flush.
+func (p *packer) add(e *entry, value []byte) error {
+	if len(p.entries) > 0 && p.size+len(value) > maxPack {
+		if err := p.flush(); err != nil {
+			return err
+		}
+	}
+	p.entries, p.data, p.size = append(p.entries, e), append(p.data, value), p.size+len(value)
+	p.values++
+	return nil
+}
+
+// flush seals the pack that is being filled.
+func (p *packer) flush() error {
+	if len(p.entries) == 0 {
+		return nil
+	}
+	name, sealed, err := seal.SealPack(p.d.key, p.gen, p.data)
+	if err != nil {
+		return err
+	}
+	if err := p.d.putObject(name.Hash, sealed); err != nil {
+		return err
+	}
+	offset := int64(0)
+	for i, e := range p.entries {
+		l := &e.line
+		l.Inline, l.Data, l.Object, l.In = false, nil, "", seal.SnapshotName{}
+		l.Pack, l.Offset = seal.ObjectName{Version: name.Version, Hash: name.Hash}, offset
+		offset += int64(len(p.data[i]))
+	}
+	p.objects = append(p.objects, name.Path())
+	p.entries, p.data, p.size = nil, nil, 0
+	return nil
+}
+
+// inOrder returns the items such that values carried by one snapshot, or one pack,
+// follow one another.
+func (o *Opened) inOrder() []string {
+	items := o.state.items
+	return slices.SortedFunc(maps.Keys(items), func(a, b string) int {
+		x, y := &items[a].line, &items[b].line
+		return cmp.Or(x.In.Compare(y.In), cmp.Compare(x.In.Hash, y.In.Hash),
+			cmp.Compare(x.Pack.Version, y.Pack.Version), cmp.Compare(x.Pack.Hash, y.Pack.Hash), cmp.Compare(a, b))
+	})
+}
+
+// carrier is the snapshot or the pack fetched last, for the values that it carries.
+type carrier struct {
+	snapshot seal.SnapshotName
+	items    []seal.Item // of the snapshot, sorted by name
+	pack     seal.ObjectName
+	plain    []byte // of the pack
+	err      error
+}
+
+// restoreValue fetches one value and everything that the new device keeps of it.
+func (o *Opened) restoreValue(ctx context.Context, e *entry, last *carrier) ([]byte, error) {
+	l := &e.line
+	switch {
+	case !l.In.IsZero():
+		if last.snapshot != l.In {
+			*last = carrier{snapshot: l.In}
+			s, err := o.snapshot(ctx, l.In)
+			if last.err = err; err == nil {
+				last.items = s.Items
+			}
+		}
+	case l.Pack.Hash != "":
+		if last.pack != l.Pack {
+			*last = carrier{pack: l.Pack}
+			last.plain, last.err = o.pack(ctx, l)
+		}
+	default:
+		return o.value(ctx, l.Name)
+	}
+	if last.err != nil {
+		return nil, fmt.Errorf("item %s: %w", l.Name, last.err)
+	}
+	if last.plain != nil {
+		v, err := l.FromPack(last.plain)
+		if err != nil {
+			return nil, fmt.Errorf("item %s: %w", l.Name, err)
+		}
+		return v, nil
+	}
+	return carriedValue(l, last.items)
+}
+
+// pack fetches and opens the pack that a line refers to.
+func (o *Opened) pack(ctx context.Context, l *seal.Item) ([]byte, error) {
+	name, _ := o.keys.ItemObject(l)
+	data, err := o.reader.fetch(ctx, name.Path(), seal.MaxObject)
+	if err != nil {
+		return nil, err
+	}
+	return o.keys.OpenPack(name, data)
+}
+
+// carriedValue returns the value of a line that refers to a snapshot with these
+// items.
+func carriedValue(l *seal.Item, items []seal.Item) ([]byte, error) {
+	i, ok := slices.BinarySearchFunc(items, l.Name, func(it seal.Item, name string) int { return cmp.Compare(it.Name, name) })
+	if ok && items[i].Inline && items[i].Version == l.Version && l.Matches(items[i].Data) {
+		return items[i].Data, nil
+	}
+	return nil, fmt.Errorf("item %s: it is not in snapshot %s: %w", l.Name, l.In, ErrMissing)
+}

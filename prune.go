@@ -1,0 +1,380 @@
+package satchel
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/store"
+)
+
+// Pruned is what a Prune did.
+type Pruned struct {
+	Objects int
+	Bytes   int64
+	Kept    int      // checkpoints that are kept, each with all that it and what came after it needs
+	Left    []string // addresses and names of what was not proven this backup's
+}
+
+// retirement is a checkpoint of this device with the objects that were needed before
+// it and are not any more: no state from there on refers to them, because a value is
+// never put back but as a new object.
+type retirement struct {
+	gen   uint64
+	paths []string
+}
+
+// maxRetired bounds the paths that a device remembers in order to prune them. Those
+// beyond it are left to the owner.
+const maxRetired = 20_000
+
+// retire notes what a checkpoint with these lines makes unneeded. It returns the list
+// to go into the record with the checkpoint. The first checkpoint of an epoch stays
+// for ever: its name tells a branch that an older device writes later from history.
+func (d *device) retire(gen uint64, slots []seal.SlotName, steps []step, entries []*entry) []retirement {
+	list := slices.Clone(d.retired)
+	var gone []string
+	if len(d.chain) > 0 {
+		next := device{key: d.key, slots: slots, chain: steps, items: make(map[string]*entry, len(entries))}
+		for _, e := range entries {
+			next.items[e.line.Name] = e
+		}
+		keep := map[string]bool{}
+		for _, p := range next.liveObjects(0) {
+			keep[p] = true
+		}
+		if len(list) < 2 {
+			keep[d.chain[0].name.Path()] = true
+		}
+		old := d.liveObjects(0)
+		for _, s := range d.chain {
+			old = append(old, s.objects...)
+		}
+		for _, p := range old {
+			if !keep[p] && !isSlot(p) {
+				keep[p] = true // Each once.
+				gone = append(gone, p)
+			}
+		}
+	}
+	list = append(list, retirement{gen, gone})
+	n := 0
+	for i, r := range slices.Backward(list) {
+		if n += len(r.paths); n > maxRetired {
+			list[i] = retirement{gen: r.gen}
+		}
+	}
+	return list
+}
+
+// Prune deletes from the places what only states older than the newest keep
+// checkpoints need: of those objects only that this device's own record proves its own
+// and unneeded. It needs no secret, so an unattended device can do it; what older
+// devices left is for Owner.Prune. A place is pruned only if it holds the newest
+// generation whole, looked at again just before. While there are two branches nothing
+// is pruned (ErrForked).
+//
+// Prune may be called again after an error: what is left goes then.
+func (b *Backup) Prune(ctx context.Context, keep int) (Pruned, error) {
+	var done Pruned
+	if keep < 1 {
+		return done, errors.New("pruning: at least one checkpoint is kept")
+	}
+	if err := b.begin(); err != nil {
+		return done, err
+	}
+	defer b.end()
+	looks, err := b.pruneBegin(ctx)
+	if err != nil {
+		return done, err
+	}
+	d := b.dev
+	done.Kept = min(len(d.retired), keep)
+	oldest := len(d.retired) - keep
+	if oldest < 1 {
+		return done, nil
+	}
+	doomed := map[string]bool{}
+	for _, r := range d.retired[:oldest+1] {
+		for _, p := range r.paths {
+			doomed[p] = true
+		}
+	}
+	var errs []error
+	for _, l := range looks {
+		err := cmp.Or(l.err, b.prunePlace(ctx, l.place, false, &done, func(_ context.Context, ob store.Object, path string) (bool, error) {
+			return doomed[path], nil
+		}))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("pruning %s: %w", l.place.Address, err))
+		}
+	}
+	if len(errs) > 0 {
+		return done, errors.Join(errs...)
+	}
+	left := slices.Clone(d.retired[oldest:])
+	left[0].paths = nil
+	if err := d.append(record{Retired: retiredRecords(left)}); err != nil {
+		return done, fmt.Errorf("pruning: %w", err)
+	}
+	b.change(func() { d.retired = left })
+	b.tidy()
+	return done, nil
+}
+
+// pruneBegin looks at the places and brings them up to date: what is behind is not
+// pruned.
+func (b *Backup) pruneBegin(ctx context.Context) ([]look, error) {
+	looks, err := b.look(ctx)
+	if err == nil {
+		err = b.sync(ctx, looks)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pruning: %w", err)
+	}
+	for i, l := range looks {
+		if st := b.dev.places[l.place.Address]; l.err == nil && st.verified != b.dev.head() {
+			looks[i].err = fmt.Errorf("it does not hold the newest generation: %w", cmp.Or(st.err, ErrNotProtected))
+		}
+	}
+	return looks, nil
+}
+
+// prunePlace deletes from one place the objects that are doomed, once it is seen to
+// hold the newest generation. Snapshots go before the objects that they name, and each
+// before the older one that it builds on. A crash on the way leaves more than is
+// needed, never less.
+func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, done *Pruned, doomed func(context.Context, store.Object, string) (bool, error)) error {
+	d := b.dev
+	list, err := p.Store.List(ctx, d.info.Folder+"/")
+	if err != nil {
+		return err
+	}
+	var names []seal.SnapshotName
+	sizes := map[string]int64{}
+	for _, o := range list {
+		path := below(d.info.Folder, o.Name)
+		sizes[path] = o.Size
+		if n, ok := seal.ParseSnapshotPath(path); ok && !d.strangers[n] {
+			names = append(names, n)
+			if d.foreign(n) {
+				return fmt.Errorf("%w: generation %d in epoch %d", ErrOtherDevice, n.Generation, n.Epoch)
+			}
+		}
+	}
+	if br := branchesOf(names); len(br) > 0 && !branches {
+		n := slices.MaxFunc(slices.Collect(maps.Keys(br)), seal.SnapshotName.Compare)
+		return fmt.Errorf("%w: generation %d of device %s is in no history of the newest, and nothing is pruned while it is there", ErrForked, n.Generation, n.Device)
+	}
+	// The present is proven before the past goes.
+	for _, path := range d.liveObjects(0) {
+		size, ok := sizes[path]
+		if st, err := os.Stat(filepath.Join(d.dir, objectsDir, string(hashOf(path)))); err == nil && ok && st.Size() != size {
+			return fmt.Errorf("object %s: %w", path, seal.ErrDamaged)
+		}
+		if !ok {
+			return fmt.Errorf("object %s: %w", path, ErrMissing)
+		}
+	}
+	for _, s := range d.chain {
+		data, err := p.Store.Get(ctx, d.info.Folder+"/"+s.name.Path(), s.name.Hash, seal.MaxObject)
+		if err == nil && !s.name.Hash.Matches(data) {
+			err = seal.ErrDamaged
+		}
+		if err != nil {
+			return fmt.Errorf("object %s: %w", s.name.Path(), err)
+		}
+	}
+	list = slices.DeleteFunc(list, func(o store.Object) bool {
+		path := below(d.info.Folder, o.Name)
+		_, isSnapshot := seal.ParseSnapshotPath(path)
+		_, isObject := seal.ParseObjectPath(path)
+		return !isSnapshot && !isObject
+	})
+	slices.SortStableFunc(list, func(a, b store.Object) int {
+		x, isX := seal.ParseSnapshotPath(below(d.info.Folder, a.Name))
+		y, isY := seal.ParseSnapshotPath(below(d.info.Folder, b.Name))
+		switch {
+		case isX && isY:
+			return y.Compare(x)
+		case isX:
+			return -1
+		case isY:
+			return 1
+		}
+		return cmp.Compare(a.Name, b.Name)
+	})
+	for i, o := range list {
+		b.cfg.progress(Pruning, p.Address, i, len(list))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		ok, err := doomed(ctx, o, below(d.info.Folder, o.Name))
+		if err == nil && ok {
+			err = p.Store.Delete(ctx, o)
+		}
+		if err != nil {
+			return err
+		}
+		if ok {
+			done.Objects, done.Bytes = done.Objects+1, done.Bytes+o.Size
+		}
+	}
+	b.cfg.progress(Pruning, p.Address, len(list), len(list))
+	return nil
+}
+
+// branchesOf returns the snapshots that, by their names, are not in the history of the
+// newest: of an older epoch and not below the generation in which a later one began, of
+// another device than the newest of their epoch, or beside another one of their epoch
+// and generation.
+func branchesOf(names []seal.SnapshotName) map[seal.SnapshotName]bool {
+	first := map[uint64]uint64{} // epoch → lowest generation
+	newest := map[uint64]seal.SnapshotName{}
+	type step struct{ epoch, generation uint64 }
+	twice := map[step]int{}
+	names = slices.Clone(names)
+	slices.SortFunc(names, func(a, b seal.SnapshotName) int { return cmp.Or(a.Compare(b), cmp.Compare(a.String(), b.String())) })
+	names = slices.Compact(names)
+	for _, n := range names {
+		if g, ok := first[n.Epoch]; !ok || n.Generation < g {
+			first[n.Epoch] = n.Generation
+		}
+		if n.Compare(newest[n.Epoch]) > 0 {
+			newest[n.Epoch] = n
+		}
+		twice[step{n.Epoch, n.Generation}]++
+	}
+	later := map[uint64]uint64{} // epoch → lowest generation of a later one
+	lowest := uint64(seal.MaxGeneration + 1)
+	for _, e := range slices.Backward(slices.Sorted(maps.Keys(first))) {
+		later[e] = lowest
+		lowest = min(lowest, first[e])
+	}
+	branches := map[seal.SnapshotName]bool{}
+	for _, n := range names {
+		if n.Generation >= later[n.Epoch] || n.Device != newest[n.Epoch].Device || twice[step{n.Epoch, n.Generation}] > 1 {
+			branches[n] = true
+		}
+	}
+	return branches
+}
+
+// PruneOptions say what Owner.Prune keeps.
+type PruneOptions struct {
+	Keep int // checkpoints, at least one
+	// Branches says that what other devices wrote beside the history of the newest
+	// state goes too: the user has seen it, and decided.
+	Branches bool
+}
+
+// Prune is Backup.Prune for all that the places hold of this backup, also what older
+// devices wrote and what a crash left: everything that no state from the oldest kept
+// checkpoint on needs, that is older than it, and that opens with the backup's key
+// (R3). The first snapshot of each epoch stays.
+func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
+	var done Pruned
+	b := o.b
+	if opts.Keep < 1 {
+		return done, errors.New("pruning: at least one checkpoint is kept")
+	}
+	if err := b.begin(); err != nil {
+		return done, err
+	}
+	defer b.end()
+	looks, err := b.pruneBegin(ctx)
+	if err != nil {
+		return done, err
+	}
+	op, err := o.opened(ctx)
+	if err != nil {
+		return done, fmt.Errorf("pruning: %w", err)
+	}
+	if op.state.name != b.dev.head() {
+		return done, fmt.Errorf("pruning: the newest that opens is generation %d: %w", op.state.name.Generation, cmp.Or(op.preview.Problem, ErrOlder))
+	}
+	needed, oldest, err := op.needed(ctx, opts.Keep)
+	if err != nil {
+		return done, fmt.Errorf("pruning: %w", err)
+	}
+	done.Kept = oldest.kept
+	branches := branchesOf(slices.DeleteFunc(slices.Clone(op.names), func(n seal.SnapshotName) bool { return op.aliens[n] }))
+	head := b.dev.head().Generation
+	var errs []error
+	for _, l := range looks {
+		err := cmp.Or(l.err, b.prunePlace(ctx, l.place, opts.Branches, &done, func(ctx context.Context, ob store.Object, path string) (bool, error) {
+			old := false
+			if n, ok := seal.ParseSnapshotPath(path); ok {
+				old = n.Generation < oldest.generation || branches[n]
+			} else if n, ok := seal.ParseObjectPath(path); ok {
+				// A younger one may belong to a snapshot that is still on its way.
+				old = n.Version < oldest.generation || opts.Branches && n.Version <= head
+			}
+			if !old || needed[path] {
+				return false, nil
+			}
+			ours, err := o.ours(ctx, l.place.Store, ob, false)
+			if err == nil && !ours {
+				done.Left = append(done.Left, l.place.Address+": "+ob.Name)
+			}
+			return ours, err
+		}))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("pruning %s: %w", l.place.Address, err))
+		}
+	}
+	return done, errors.Join(errs...)
+}
+
+// oldestKept is the oldest state that a pruning leaves whole.
+type oldestKept struct {
+	generation uint64
+	kept       int // checkpoints
+}
+
+// needed returns the paths of all that the states from the keep-th newest checkpoint on
+// need, and of the first snapshot of each epoch. History that was pruned before ends it
+// sooner.
+func (o *Opened) needed(ctx context.Context, keep int) (map[string]bool, oldestKept, error) {
+	paths := map[string]bool{}
+	var oldest oldestKept
+	for n := o.state.name; !n.IsZero() && oldest.kept < keep; {
+		s, err := o.snapshot(ctx, n)
+		if errors.Is(err, ErrMissing) && oldest.kept > 0 && o.reader.unlisted == nil {
+			break
+		}
+		if err != nil {
+			return nil, oldest, err
+		}
+		paths[n.Path()] = true
+		for i := range s.Items {
+			l := &s.Items[i]
+			if obj, ok := o.keys.ItemObject(l); ok {
+				paths[obj.Path()] = true
+			}
+			if !l.In.IsZero() {
+				paths[l.In.Path()] = true
+			}
+		}
+		if s.Kind == seal.Checkpoint {
+			oldest.generation, oldest.kept = n.Generation, oldest.kept+1
+		}
+		n = s.Parent
+	}
+	first := map[uint64]seal.SnapshotName{}
+	for _, n := range o.names {
+		if f, ok := first[n.Epoch]; !o.aliens[n] && (!ok || n.Generation < f.Generation) {
+			first[n.Epoch] = n
+		}
+	}
+	for _, n := range first {
+		paths[n.Path()] = true
+	}
+	return paths, oldest, nil
+}
