@@ -207,9 +207,17 @@ func (b *Backup) Get(name string) (secret.Bytes, error) {
 	return secret.New(v), err
 }
 
-// Keys returns the wallet's keys from this device.
+// Keys returns the wallet's keys from this device, also where the backup does not hold
+// them any more.
 func (b *Backup) Keys() (wallet.Keys, error) {
 	v, err := b.Get(seal.ItemKeys)
+	if errors.Is(err, ErrNoItem) {
+		b.mu.Lock()
+		if len(b.dev.kept.Keys) > 0 {
+			v, err = secret.New(b.dev.kept.Keys), nil
+		}
+		b.mu.Unlock()
+	}
 	if err != nil {
 		return wallet.Keys{}, err
 	}
@@ -237,13 +245,16 @@ func (b *Backup) Status() Status {
 	defer b.mu.Unlock()
 	d := b.dev
 	created, _ := time.Parse(dayLayout, d.info.Created)
-	return Status{
+	s := Status{
 		ID: d.info.ID, Label: d.info.Label, Folder: d.info.Folder, Network: d.info.Network,
 		Fingerprint: d.info.Fingerprint, Created: created, Device: d.key.Device().String(),
 		Epoch: d.head().Epoch, Generation: d.head().Generation, Saved: d.headTime,
 		Items: countItems(d.items), Slots: slotInfos(d.slots),
 		Missing: lostItems(d.items), Deleted: d.deleted, Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
+		KeysDropped: d.keysDropped(), WordsWritten: d.kept.Written, Limit: d.limit(), Rekeying: d.rekey.Dir,
 	}
+	s.Next = nextStep(&s)
+	return s
 }
 
 // lostItems names the items that a restore went on without.
@@ -542,6 +553,9 @@ type look struct {
 // is left alone until it can (R2).
 func (b *Backup) look(ctx context.Context) ([]look, error) {
 	d := b.dev
+	if d.deleted && d.rekey.ID != "" {
+		return nil, fmt.Errorf("%w: %s", ErrRekeyed, d.rekey.Folder)
+	}
 	if d.deleted {
 		return nil, ErrDeleted
 	}

@@ -180,7 +180,9 @@ type device struct {
 	strangers map[seal.SnapshotName]bool // in the places, and known not to be of this backup
 	deleted   bool                       // the owner deleted the backup
 	removed   []seal.SlotName            // slots whose objects have to go from the places
-	retired   []retirement               // what older states needed, by this device's checkpoints
+	kept      keptRecord
+	rekey     rekeyRecord
+	retired   []retirement // what older states needed, by this device's checkpoints
 
 	places   map[string]*placeState
 	recorded []byte    // the last places record
@@ -218,6 +220,25 @@ type record struct {
 	Deleted   bool          `json:"deleted,omitempty"`
 	Removed   *[]string     `json:"removed,omitempty"` // paths of slots that have to go from the places
 	Retired   *[]retired    `json:"retired,omitempty"` // what no newer state needs
+	Kept      *keptRecord   `json:"kept,omitempty"`
+	Rekey     *rekeyRecord  `json:"rekey,omitempty"`
+}
+
+// keptRecord is what the device knows of the wallet's words beside the items.
+type keptRecord struct {
+	Keys    []byte    `json:"keys,omitempty"` // the text of wallet.Keys, where the backup does not hold it
+	Written time.Time `json:"written"`        // when words typed back were right
+}
+
+// rekeyRecord says that a backup with new keys is on its way to take this one's
+// place. One without ID says that none is.
+type rekeyRecord struct {
+	ID     string `json:"id"`
+	Device string `json:"device"`
+	Folder string `json:"folder"`
+	Temp   string `json:"temp"` // its directory until it is protected
+	Dir    string `json:"dir"`  // its directory from then on
+	Head   string `json:"head"` // the newest snapshot of this backup when it was begun
 }
 
 type retired struct {
@@ -413,6 +434,7 @@ func (d *device) load() error {
 		return err
 	}
 	d.log, d.key, d.chain, d.slots, d.deleted, d.removed, d.retired, d.verified = log, nil, nil, nil, false, nil, nil, time.Time{}
+	d.kept, d.rekey = keptRecord{}, rekeyRecord{}
 	d.items, d.places, d.strangers = map[string]*entry{}, map[string]*placeState{}, map[seal.SnapshotName]bool{}
 	d.base, d.lost, d.listed, d.garbage, d.recorded = log.Size(), 0, 0, 0, nil
 	var commit *commitRecord // begun, and going on with the next record
@@ -564,6 +586,12 @@ func (d *device) replay(r *record) (err error) {
 	case r.Removed != nil:
 		d.removed, err = parseSlotPaths(*r.Removed)
 		return err
+	case r.Kept != nil:
+		d.kept = *r.Kept
+		return nil
+	case r.Rekey != nil:
+		d.rekey = *r.Rekey
+		return nil
 	case r.Retired != nil:
 		d.retired = nil
 		for _, q := range *r.Retired {
@@ -711,6 +739,12 @@ func (d *device) rewrite(commit []record) error {
 	}
 	if len(d.removed) > 0 {
 		list = append(list, record{Removed: new(slotPaths(d.removed))})
+	}
+	if len(d.kept.Keys) > 0 || !d.kept.Written.IsZero() {
+		list = append(list, record{Kept: &d.kept})
+	}
+	if d.rekey.ID != "" {
+		list = append(list, record{Rekey: &d.rekey})
 	}
 	if len(d.retired) > 0 {
 		list = append(list, record{Retired: retiredRecords(d.retired)})

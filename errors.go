@@ -57,6 +57,14 @@ var (
 	// ErrDeleted says that the backup was deleted by its owner. Nothing is written
 	// to its places any more.
 	ErrDeleted = errors.New("the backup was deleted")
+	// ErrWords says that words typed back are not those of the wallet, or too few.
+	ErrWords = errors.New("these are not the words of this wallet")
+	// ErrNotWritten says that the words were not seen to be written down, so that
+	// their copy in the backup stays.
+	ErrNotWritten = errors.New("the words were not verified to be written down")
+	// ErrRekeyed says that the backup has got new keys: what is in this directory is
+	// out of date, and another directory has taken its place.
+	ErrRekeyed = errors.New("this backup was replaced by one with new keys")
 	// ErrReplaced says that another process made this directory another wallet's, or
 	// changed where the backup is kept. Close the Backup and open it anew.
 	ErrReplaced = errors.New("another process changed this wallet or its places")
@@ -121,6 +129,7 @@ var codes = []struct {
 	{wallet.ErrPassphrase, CodeWrongSecret},
 	{slot.ErrRecoveryCode, CodeWrongSecret},
 	{wallet.ErrWords, CodeWrongSecret},
+	{ErrWords, CodeWrongSecret},
 	{seal.ErrNewer, CodeNewer},
 	{slot.ErrNewerKind, CodeNewer},
 	{wallet.ErrNewer, CodeNewer},

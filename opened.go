@@ -52,6 +52,7 @@ type Preview struct {
 	Network          wallet.Network
 	Fingerprint      string   // of the keys, compared with the descriptors; "" if they cannot be read
 	Addresses        []string // first receive addresses (BIP 84), recomputed; none if a passphrase is needed
+	KeysDropped      bool     // the backup does not hold the keys: its owner keeps the words elsewhere
 	PassphraseNeeded bool     // the keys need a BIP 39 passphrase that is not in the backup
 	Epoch            uint64
 	Generation       uint64
@@ -466,6 +467,7 @@ func (o *Opened) describeKeys(ctx context.Context, p *Preview) error {
 	}
 	o.descriptors, p.Network, p.Fingerprint = d, d.Network(), d.Fingerprint()
 	if e := o.state.items[seal.ItemKeys]; e != nil && e.line.Removed {
+		p.KeysDropped = true
 		p.Warnings = append(p.Warnings, "the words are not in this backup: its owner keeps them elsewhere")
 		return nil
 	}

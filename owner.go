@@ -256,13 +256,18 @@ func (o *Owner) Delete(ctx context.Context) (Deleted, error) {
 		return del, err
 	}
 	defer b.end()
+	err := o.deleteAll(ctx, &del)
+	return del, err
+}
+
+func (o *Owner) deleteAll(ctx context.Context, del *Deleted) error {
 	var errs []error
-	for _, p := range b.cfg.Places {
-		if err := o.deletePlace(ctx, p, &del); err != nil {
+	for _, p := range o.b.cfg.Places {
+		if err := o.deletePlace(ctx, p, del); err != nil {
 			errs = append(errs, fmt.Errorf("deleting from %s: %w", p.Address, err))
 		}
 	}
-	return del, errors.Join(append(errs, b.dev.savePlaces())...)
+	return errors.Join(append(errs, o.b.dev.savePlaces())...)
 }
 
 func (o *Owner) deletePlace(ctx context.Context, p store.Place, del *Deleted) error {
@@ -335,6 +340,9 @@ func (o *Owner) ours(ctx context.Context, st store.Store, ob store.Object, other
 	}
 	if _, err := d.object(hashOf(path)); err == nil {
 		return true, nil
+	}
+	if o.keys == nil {
+		return false, nil // What is withdrawn was made here a moment ago.
 	}
 	data, err := st.Get(ctx, ob.Name, hashOf(path), seal.MaxObject)
 	if errors.Is(err, store.ErrTooLarge) || errors.Is(err, store.ErrDamaged) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/secret"
+	"github.com/satchel-backup/satchel/wallet"
 )
 
 // RestoreOptions change what Restore does. The zero value is right.
@@ -21,6 +22,10 @@ type RestoreOptions struct {
 	// With it the wallet is compared; without it the restore goes on and Compared
 	// is false.
 	BIP39Passphrase secret.Bytes
+	// Keys are the wallet's, where the backup does not hold them (Preview.KeysDropped)
+	// and the user typed the words. They are compared with the descriptors and kept on
+	// this device only. Zero restores the rest without them.
+	Keys wallet.Keys
 }
 
 // Outcome is what a restore brought back.
@@ -80,6 +85,13 @@ func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (
 			if n.Epoch >= epoch && len(b.dev.strangers) < maxStrangers {
 				b.dev.strangers[n] = true
 			}
+		}
+		if o.preview.KeysDropped && out.Compared {
+			text, err := opts.Keys.Text()
+			if err != nil {
+				return err
+			}
+			b.dev.kept.Keys = text.Open()
 		}
 		out.Missing, err = o.fill(ctx, b, opts.AcceptProblem)
 		return err
@@ -145,6 +157,12 @@ func (o *Opened) since(ctx context.Context, limit uint64) ([]seal.SnapshotName, 
 // compare recomputes fingerprint and addresses. It reports false if that needs a
 // passphrase that was not given.
 func (o *Opened) compare(opts RestoreOptions) (bool, error) {
+	if o.preview.KeysDropped && opts.Keys.Words().Count() > 0 {
+		if err := opts.Keys.Matches(o.descriptors); err != nil {
+			return false, fmt.Errorf("%w: %w", ErrWrongWallet, err)
+		}
+		return true, nil
+	}
 	if o.wallet == nil {
 		return false, nil
 	}

@@ -200,6 +200,12 @@ type Status struct {
 	Verified    time.Time // when enough places were last verified to hold the then newest generation
 	Copies      int
 	Places      []PlaceStatus
+
+	KeysDropped  bool      // the backup does not hold the wallet's words
+	WordsWritten time.Time // when words typed back were right; zero if never on this device
+	Limit        int64     // satoshi above which the user wants to be warned; 0 if not set
+	Next         NextStep  // what would make this wallet safer, "" if nothing is known
+	Rekeying     string    // directory of a backup with new keys that was begun and not finished
 }
 
 // DeviceInfo is what can be read of a device's directory without its key.

@@ -286,6 +286,19 @@ func (w Words) Display() secret.Bytes {
 	return secret.New(shown)
 }
 
+// Is reports whether typed is the word at a position, counted from 1, as a person may
+// write it: capitals, spaces around it and accents do not matter.
+func (w Words) Is(position int, typed secret.Bytes) bool {
+	words := bytes.Fields(w.sentence.Open())
+	if position < 1 || position > len(words) || typed.Len() > MaxWordsText {
+		return false
+	}
+	text := normal(typed.Open())
+	defer clear(text)
+	got := secret.FromString(withoutAccents(string(bytes.TrimSpace(text))))
+	return got.Equal(secret.FromString(withoutAccents(string(words[position-1]))))
+}
+
 // Equal reports, in constant time, whether both are the same words.
 func (w Words) Equal(other Words) bool { return w.sentence.Equal(other.sentence) }
 

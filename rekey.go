@@ -1,0 +1,307 @@
+package satchel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/slot"
+)
+
+// RekeyPlan is what Rekey makes.
+type RekeyPlan struct {
+	// Slots are the ways into the new backup, at least one. None of the old ones
+	// opens it, unless its secret is given again.
+	Slots []slot.Secret
+	// DropKeys leaves the wallet's keys out of the new backup. They stay on this
+	// device. It needs VerifyWords first (ErrNotWritten).
+	DropKeys bool
+}
+
+// Rekeyed is what Rekey did.
+type Rekeyed struct {
+	Folder  string // of the new backup
+	Deleted        // of the old one
+}
+
+// rekeyPrefix begins the name of the directory of a backup that is to take another's
+// place and does not yet. It is never taken for a wallet.
+const rekeyPrefix = ".satchel-rekey-"
+
+// Rekey replaces the backup by one with new keys: another id, another folder, other
+// slots, everything sealed anew. The new one is brought to all places, read back, and
+// restored from each into memory; only then the old one is deleted, as by Delete, and
+// forgotten on this device. Copies of the old one that somebody made still open:
+// moving the funds is the cure.
+//
+// The new wallet's directory is dir, beside the old one, where nothing may be. When
+// Rekey returns a Backup, that is the wallet from now on, and this one is closed or,
+// with an error too, left for another Rekey to finish (ErrRekeyed). With a nil Backup
+// the old one is as it was. If the process ends on the way, at every moment at least
+// one of the two restores the newest state; calling Rekey again goes on, or begins
+// anew if anything was saved in between.
+func (o *Owner) Rekey(ctx context.Context, dir string, p RekeyPlan) (*Backup, Rekeyed, error) {
+	b := o.b
+	if err := b.begin(); err != nil {
+		return nil, Rekeyed{}, err
+	}
+	defer b.end()
+	nb, r, err := o.rekey(ctx, dir, p)
+	if err != nil {
+		err = fmt.Errorf("making new keys: %w", err)
+	}
+	return nb, r, err
+}
+
+func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup, r Rekeyed, err error) {
+	b := o.b
+	d := b.dev
+	if d.deleted && d.rekey.ID == "" {
+		return nil, r, ErrDeleted
+	}
+	if !d.deleted {
+		if len(p.Slots) == 0 {
+			return nil, r, errors.New("the new backup needs a way in")
+		}
+		if p.DropKeys && d.kept.Written.IsZero() && !d.keysDropped() {
+			return nil, r, ErrNotWritten
+		}
+		if lost := lostItems(d.items); len(lost) > 0 {
+			return nil, r, &IncompleteError{Items: lost}
+		}
+		if filepath.Dir(filepath.Clean(dir)) != filepath.Dir(filepath.Clean(d.dir)) {
+			return nil, r, errors.New("the new directory must be beside the old one")
+		}
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) && dir != d.rekey.Dir {
+			return nil, r, fmt.Errorf("%s: %w", dir, errors.Join(err, fs.ErrExist))
+		}
+		if _, err := b.look(ctx); err != nil {
+			return nil, r, err
+		}
+	}
+	nb, err = o.resume(ctx)
+	if err == nil && nb == nil {
+		nb, err = o.renew(ctx, dir, p)
+	}
+	if nb == nil {
+		return nil, r, err
+	}
+	r.Folder = nb.dev.info.Folder
+	// From here on the new one holds everything, in all places. If we crash, both open
+	// until the next call.
+	if err == nil {
+		err = o.deleteAll(ctx, &r.Deleted)
+	}
+	if err == nil {
+		err = b.forget()
+	}
+	return nb, r, err
+}
+
+// resume takes up a Rekey that did not end. It returns the new backup if that has all
+// that this one has; otherwise it puts away what there is of it.
+func (o *Owner) resume(ctx context.Context) (*Backup, error) {
+	b := o.b
+	d := b.dev
+	was := d.rekey
+	if was.ID == "" {
+		return nil, nil
+	}
+	var nb *Backup
+	for _, dir := range []string{was.Temp, was.Dir} {
+		info, err := readInfo(d.disk, dir)
+		if errors.Is(err, ErrNoDevice) || err == nil && info.Device != was.Device {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		cfg := b.cfg
+		cfg.Dir = dir
+		if nb, err = Open(cfg); err != nil {
+			return nil, fmt.Errorf("opening what was begun in %s: %w", dir, err)
+		}
+		break
+	}
+	if nb == nil {
+		if d.deleted {
+			return nil, fmt.Errorf("%s is gone: %w", was.Dir, ErrMissing)
+		}
+		return nil, b.setRekey(rekeyRecord{}) // It had not gone to any place.
+	}
+	same := was.Head == d.head().String()
+	if d.deleted || same && nb.dev.dir == was.Dir && !nb.dev.deleted {
+		return nb, nil // It was protected before it got this name.
+	}
+	if nb.dev.head().Generation > 1 {
+		nb.Close()
+		return nil, fmt.Errorf("%w: this backup and the one with new keys, %s, were both used since; delete one of them", ErrForked, was.Folder)
+	}
+	err := nb.withdraw(ctx)
+	if err == nil {
+		err = nb.Forget()
+	}
+	if err != nil {
+		nb.Close()
+		return nil, fmt.Errorf("putting away what was begun: %w", err)
+	}
+	return nil, b.setRekey(rekeyRecord{})
+}
+
+// renew makes the new backup and proves it. With a nil Backup the old one counts.
+func (o *Owner) renew(ctx context.Context, dir string, p RekeyPlan) (*Backup, error) {
+	b := o.b
+	d := b.dev
+	keys := unusedKeys(ctx, b.cfg, d.info.Label)
+	device := keys.Device(1, seal.NewDeviceID())
+	info := d.info
+	info.ID, info.Device, info.Folder = keys.ID().String(), device.Device().String(), seal.Folder(info.Label, keys.ID())
+	info.Created = b.cfg.Now().UTC().Format(dayLayout)
+	cfg := b.cfg
+	cfg.Dir = filepath.Join(filepath.Dir(dir), rekeyPrefix+info.Device)
+	begun := rekeyRecord{ID: info.ID, Device: info.Device, Folder: info.Folder, Temp: cfg.Dir, Dir: dir, Head: d.head().String()}
+	// Before anything is made, so that it is found again.
+	if err := b.setRekey(begun); err != nil {
+		return nil, err
+	}
+	err := stage(cfg, info, device, func(nb *Backup) error { return nb.sealAnew(d, keys, p) })
+	if err != nil {
+		return nil, errors.Join(err, b.setRekey(rekeyRecord{}))
+	}
+	nb, err := takeUp(ctx, cfg, nil)
+	if err == nil {
+		err = nb.prove(ctx, p.Slots[0])
+	}
+	if err == nil {
+		// Up to here a crash leaves a directory that nobody takes for a wallet.
+		err = nb.move(dir)
+	}
+	if err == nil {
+		return nb, nil
+	}
+	// The old one goes on. What cannot be put away now is by the next call.
+	if nb != nil {
+		putAway := nb.withdraw(context.WithoutCancel(ctx))
+		if putAway == nil {
+			putAway = nb.Forget()
+		}
+		if putAway == nil {
+			putAway = b.setRekey(rekeyRecord{})
+		}
+		err = errors.Join(err, putAway, nb.Close())
+	}
+	return nil, err
+}
+
+// sealAnew commits everything that another device's directory holds as the first
+// checkpoint of this one.
+func (b *Backup) sealAnew(old *device, keys *seal.Keys, p RekeyPlan) error {
+	d := b.dev
+	d.kept = old.kept
+	var slots []seal.SlotName
+	var objects []string
+	for _, s := range p.Slots {
+		n, err := b.sealSlot(keys, s)
+		if err != nil {
+			return err
+		}
+		slots, objects = append(slots, n), append(objects, n.Path())
+	}
+	var entries []*entry
+	small := packer{d: d, gen: 1}
+	names := slices.Sorted(maps.Keys(old.items))
+	for i, name := range names {
+		b.cfg.progress(Sealing, "", i, len(names))
+		was := old.items[name]
+		remove := was.line.Removed
+		var value []byte
+		var err error
+		if !remove {
+			if value, err = old.value(name); err != nil {
+				return err
+			}
+		}
+		if p.DropKeys && name == seal.ItemKeys && !remove {
+			remove, d.kept.Keys = true, value
+		}
+		e, path, err := d.sealChange(keys, Change{Name: name, Value: value, Required: was.line.Required, Remove: remove}, 1)
+		if err != nil {
+			return err
+		}
+		if path != "" {
+			objects = append(objects, path)
+		}
+		if e.line.Inline && !seal.OwnerItem(name) {
+			// All of them together may be too much for one snapshot.
+			if err := small.add(e, value); err != nil {
+				return err
+			}
+		}
+		entries = append(entries, e)
+	}
+	if err := small.flush(); err != nil {
+		return err
+	}
+	b.cfg.progress(Sealing, "", len(names), len(names))
+	snap := &seal.Snapshot{Generation: 1, Time: b.cfg.Now(), Software: b.cfg.Software, Kind: seal.Checkpoint, HasSlots: true, Slots: slots}
+	return b.commitSnapshot(snap, entries, append(objects, small.objects...))
+}
+
+// prove returns an error unless every place holds the newest generation and a restore
+// from it gives what this device has.
+func (b *Backup) prove(ctx context.Context, s slot.Secret) error {
+	for _, p := range b.cfg.Places {
+		if st := b.dev.places[p.Address]; st == nil || st.verified != b.dev.head() {
+			return fmt.Errorf("%s does not hold the new backup: %w", p.Address, ErrNotProtected)
+		}
+	}
+	_, err := b.Drill(ctx, s)
+	return err
+}
+
+// move gives the directory another name.
+func (b *Backup) move(dir string) error {
+	if err := b.Close(); err != nil { // Some systems do not rename what is open.
+		return err
+	}
+	if err := b.dev.disk.RenameDir(b.dev.dir, dir); err != nil {
+		return err
+	}
+	cfg := b.cfg
+	cfg.Dir = dir
+	moved, err := Open(cfg)
+	if err != nil {
+		return err
+	}
+	b.cfg, b.dev, b.closed, b.looked = moved.cfg, moved.dev, false, moved.looked
+	return nil
+}
+
+// withdraw deletes from all places a backup that has taken nobody's place: what this
+// device made, and nothing else.
+func (b *Backup) withdraw(ctx context.Context) error {
+	o := &Owner{b: b}
+	if b.closed {
+		moved, err := Open(b.cfg)
+		if err != nil {
+			return err
+		}
+		b.dev, b.closed = moved.dev, false
+	}
+	_, err := o.Delete(ctx)
+	return err
+}
+
+func (b *Backup) setRekey(r rekeyRecord) error {
+	if err := b.dev.append(record{Rekey: &r}); err != nil {
+		return fmt.Errorf("recording it on this device: %w", err)
+	}
+	b.change(func() { b.dev.rekey = r })
+	return nil
+}
