@@ -312,6 +312,34 @@ func (o *Owner) deletePlace(ctx context.Context, p store.Place, del *Deleted) er
 		}
 		del.Objects++
 	}
+	return b.deletedAll(ctx, p, list)
+}
+
+// deletedAll returns an error if a place still has what it did not list: a listing may
+// lag, and what is left could be mistaken for a backup. It asks for every slot and for
+// a few of the others.
+func (b *Backup) deletedAll(ctx context.Context, p store.Place, list []store.Object) error {
+	d := b.dev
+	listed := map[string]bool{}
+	for _, ob := range list {
+		listed[below(d.info.Folder, ob.Name)] = true
+	}
+	asked := 0
+	for _, path := range append(slotPaths(d.removed), d.liveObjects(0)...) {
+		if listed[path] {
+			continue
+		}
+		if asked++; asked > maxHoles && !isSlot(path) {
+			return nil
+		}
+		_, err := p.Store.Get(ctx, d.info.Folder+"/"+path, hashOf(path), seal.MaxObject)
+		if err == nil {
+			return fmt.Errorf("object %s is still there and was not listed: %w", path, store.ErrListing)
+		}
+		if !errors.Is(err, store.ErrNotExist) && !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrTooLarge) {
+			return err
+		}
+	}
 	return nil
 }
 
