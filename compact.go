@@ -81,7 +81,7 @@ func (p *packer) pack(lines []*entry, all bool) ([]*entry, error) {
 		}
 	}
 	maps.DeleteFunc(packs, func(_ seal.ObjectName, used int64) bool { return used >= smallPack })
-	if len(packs) <= maxSmall && !(all && len(packs) > 1) {
+	if len(packs) <= maxSmall && !(all && len(packs)+min(len(carriers), 1) > 1) {
 		packs = nil
 	}
 	if len(carriers) < minCarriers && !all {

@@ -60,10 +60,11 @@ func (b *Backup) History(ctx context.Context) ([]Moment, error) {
 		lists, addresses = append(lists, list), append(addresses, p.Address)
 	}
 	alien := func(n seal.SnapshotName) bool { return d.strangers[n] }
-	return moments(lists, addresses, alien, d.head()), errors.Join(errs...)
+	return moments(lists, addresses, alien, seal.SnapshotName{}), errors.Join(errs...)
 }
 
-// moments puts the listings of several places together.
+// moments puts the listings of several places together. Without the name of the newest
+// it is the highest.
 func moments(lists [][]store.Object, addresses []string, alien func(seal.SnapshotName) bool, newest seal.SnapshotName) []Moment {
 	byName := map[seal.SnapshotName]*Moment{}
 	for i, list := range lists {
@@ -76,7 +77,7 @@ func moments(lists [][]store.Object, addresses []string, alien func(seal.Snapsho
 			if m == nil {
 				m = &Moment{
 					Snapshot: n.String(), Epoch: n.Epoch, Generation: n.Generation, Device: n.Device.String(),
-					Size: o.Size, Modified: o.Modified, Newest: n == newest,
+					Size: o.Size, Modified: o.Modified,
 				}
 				byName[n] = m
 			}
@@ -88,10 +89,14 @@ func moments(lists [][]store.Object, addresses []string, alien func(seal.Snapsho
 	names := slices.SortedFunc(maps.Keys(byName), func(a, b seal.SnapshotName) int {
 		return cmp.Or(b.Compare(a), strings.Compare(a.String(), b.String()))
 	})
+	if newest.IsZero() && len(names) > 0 {
+		newest = names[0]
+	}
 	branches := branchesOf(names)
 	history := make([]Moment, len(names))
 	for i, n := range names {
 		history[i] = *byName[n]
+		history[i].Newest = n == newest
 		history[i].Branch = branches[n] && n != newest
 	}
 	return history
