@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	satchel "github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/slot"
 	"github.com/satchel-backup/satchel/store"
 	"github.com/satchel-backup/satchel/store/mem"
@@ -29,7 +33,7 @@ func (s strike) String() string { return fmt.Sprintf("%s %s once=%v", s.op, s.fa
 
 // strikes returns all ways in which a store fails.
 func strikes() []strike {
-	lies := []storetest.Fault{storetest.Truncate, storetest.Empty, storetest.Flip, storetest.Other, storetest.Previous}
+	lies := []storetest.Fault{storetest.Truncate, storetest.Empty, storetest.Flip, storetest.Other, storetest.Previous, storetest.Stranger}
 	fails := []storetest.Fault{storetest.NotApplied, storetest.Applied, storetest.Hang, storetest.HangApplied, storetest.Unreachable, storetest.SignIn, storetest.WrongAccount}
 	var list []strike
 	add := func(op storetest.Op, once bool, faults ...storetest.Fault) {
@@ -53,9 +57,18 @@ type broken struct {
 	hit    int
 }
 
+// foreign is a whole object of another backup.
+var foreign = sync.OnceValue(func() []byte {
+	_, data, err := seal.SealItem(seal.NewKeys().Device(1, seal.NewDeviceID()), "labels", 1, []byte("of another wallet"))
+	if err != nil {
+		panic(err)
+	}
+	return data
+})
+
 func newBroken() *broken {
 	b := &broken{inner: &mem.Store{}}
-	b.Faulty = &storetest.Faulty{Inner: b.inner}
+	b.Faulty = &storetest.Faulty{Inner: b.inner, Foreign: foreign()}
 	return b
 }
 
@@ -65,7 +78,7 @@ func (b *broken) arm(s strike) context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.Settle()
 	b.hit = 0
-	b.Lies = s.fault == storetest.Flip || s.fault == storetest.Previous
+	b.Lies = s.fault == storetest.Flip || s.fault == storetest.Previous || s.fault == storetest.Stranger
 	b.Choose = func(op storetest.Op, _ string) storetest.Fault {
 		if op != s.op || s.once && b.hit > 0 {
 			return storetest.None
@@ -225,6 +238,126 @@ func TestStoreFaults(t *testing.T) {
 				if !st.Protected {
 					mustRead(t, want, r.way, r.st.inner)
 				}
+			}
+		})
+	}
+}
+
+// R1, R5, R14: the same for what keeps a backup in order. Whatever the store does,
+// the newest state stays whole in it, protected is said only if it is, and the error
+// says what was the matter. When it is over, the same call does its work.
+func TestUpkeepFaults(t *testing.T) {
+	t.Parallel()
+	type world struct {
+		st  *broken
+		b   *satchel.Backup
+		way slot.Secret
+		old string // an older state
+	}
+	deletes := func() (list []strike) {
+		for _, f := range []storetest.Fault{storetest.Drop, storetest.NotApplied, storetest.Applied, storetest.Hang, storetest.HangApplied, storetest.Unreachable, storetest.SignIn, storetest.WrongAccount} {
+			list = append(list, strike{storetest.Delete, f, true}, strike{storetest.Delete, f, false})
+		}
+		return list
+	}()
+	owner := func(ctx context.Context, w *world) (*satchel.Owner, error) {
+		return w.b.Unlock(context.WithoutCancel(ctx), w.way)
+	}
+	ops := map[string]func(ctx context.Context, w *world) error{
+		"compact": func(ctx context.Context, w *world) error { _, err := w.b.Compact(ctx); return err },
+		"prune":   func(ctx context.Context, w *world) error { _, err := w.b.Prune(ctx, 1); return err },
+		"owner prune": func(ctx context.Context, w *world) error {
+			o, err := owner(ctx, w)
+			if err == nil {
+				_, err = o.Prune(ctx, satchel.PruneOptions{Keep: 1})
+			}
+			return err
+		},
+		"revert": func(ctx context.Context, w *world) error {
+			o, err := owner(ctx, w)
+			if err == nil {
+				_, err = o.Revert(ctx, w.old)
+			}
+			return err
+		},
+		"heal": func(ctx context.Context, w *world) error {
+			_, err := w.b.Check(ctx)
+			if _, syncErr := w.b.Sync(ctx); syncErr != nil {
+				err = errors.Join(err, syncErr)
+			}
+			return err
+		},
+		"history": func(ctx context.Context, w *world) error { _, err := w.b.History(ctx); return err },
+	}
+	codes := map[storetest.Fault]satchel.Code{
+		storetest.Unreachable: satchel.CodeUnreachable, storetest.SignIn: satchel.CodeSignIn, storetest.WrongAccount: satchel.CodeWrongAccount,
+		storetest.Full: satchel.CodeFull, storetest.ListError: satchel.CodeListing, storetest.Hang: satchel.CodeInterrupted,
+		storetest.Truncate: satchel.CodeDamaged, storetest.Flip: satchel.CodeDamaged, storetest.Stranger: satchel.CodeDamaged,
+	}
+	base := newBroken()
+	cfg := config(t, base)
+	first, _, way := create(t, cfg, item("labels", "old"), item("file/big", strings.Repeat("x", 5000)))
+	old := first.Head().String()
+	for range 3 {
+		changeOften(t, first, 66, false)
+	}
+	save(t, first, item("labels", "newest"), item("contacts", "c"))
+	first.Close()
+	// .ci/long tries them all, any other run every fourth, another one each time.
+	stride, phase := 4, int(time.Now().UnixNano()%1000)
+	if os.Getenv("SATCHEL_FAULTS") == "all" {
+		stride = 1
+	} else if raced || testing.Short() {
+		stride = 16
+	}
+	for name, do := range ops {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for i, s := range append(strikes(), deletes...) {
+				if i%stride != phase%stride || s.fault == storetest.HalfList {
+					continue // What the contract forbids, and nobody could notice.
+				}
+				w := &world{st: newBroken(), way: way, old: old}
+				for name, data := range objects(t, base.inner, "") {
+					w.st.inner.Add(name, []byte(data))
+				}
+				c := cfg
+				c.Dir = filepath.Join(t.TempDir(), "wallet")
+				c.Places = []store.Place{{Address: "mem:0", Store: w.st}}
+				if err := os.CopyFS(c.Dir, os.DirFS(cfg.Dir)); err != nil {
+					t.Fatal(err)
+				}
+				var err error
+				if w.b, err = satchel.Open(c); err != nil {
+					t.Fatal(err)
+				}
+				ctx := w.st.arm(s)
+				err = do(ctx, w)
+				hit := w.st.hit
+				w.st.disarm()
+				if code := codes[s.fault]; err != nil && code != 0 && satchel.CodeOf(err) != code {
+					t.Errorf("%s: code %d, want %d: %v", s, satchel.CodeOf(err), code, err)
+				}
+				if err != nil && hit == 0 {
+					t.Errorf("%s: nothing struck: %v", s, err)
+				}
+				// Whatever it says, all of the newest state that the place ever held is there.
+				if got := w.b.Status(); got.Protected {
+					mustRead(t, here(t, w.b), way, w.st.inner)
+				} else if hit == 0 {
+					t.Errorf("%s: not protected, and nothing struck", s)
+				}
+				if err := do(context.Background(), w); err != nil {
+					t.Errorf("%s: when it is over: %v", s, err)
+				}
+				if _, err := w.b.Sync(context.Background()); err != nil || !w.b.Status().Protected {
+					t.Errorf("%s: when it is over: protected=%v, %v", s, w.b.Status().Protected, err)
+				}
+				mustRead(t, here(t, w.b), way, w.st.inner)
+				if rep, err := w.b.Check(context.Background()); err != nil {
+					t.Errorf("%s: %+v, %v", s, rep, err)
+				}
+				w.b.Close()
 			}
 		})
 	}

@@ -38,6 +38,7 @@ const (
 	Flip      Fault = "flip"       // Put, Get: one bit is wrong
 	Other     Fault = "other"      // Put, Get: other bytes of the same length
 	Previous  Fault = "previous"   // Put, Get: bytes of the object put before, of another name
+	Stranger  Fault = "stranger"   // Put, Get: Foreign, an object of another backup
 	Duplicate Fault = "duplicate"  // Put: stores a second object, of other bytes, too; List: names each object twice
 	Absent    Fault = "absent"     // Get: says there is no such object; List: says there are none
 	Lag       Fault = "lag"        // List: leaves out what was put since Settle
@@ -59,7 +60,7 @@ const (
 // Faults returns every fault but None, for tests that try them all.
 func Faults() []Fault {
 	return []Fault{
-		Drop, Truncate, Empty, Flip, Other, Previous, Duplicate, Absent, Lag, HalfList, ListError,
+		Drop, Truncate, Empty, Flip, Other, Previous, Stranger, Duplicate, Absent, Lag, HalfList, ListError,
 		NotApplied, Applied, Torn, Hang, HangApplied, Full, Unreachable, SignIn, WrongAccount,
 	}
 }
@@ -82,6 +83,9 @@ type Faulty struct {
 	// Lies makes Get return wrong bytes even where a hash was wanted: a provider
 	// with a bug, for callers who trust none.
 	Lies bool
+
+	// Foreign is what Stranger gives: whole, and of another backup.
+	Foreign []byte
 
 	// Record makes Sent return what was sent.
 	Record bool
@@ -241,6 +245,8 @@ func (f *Faulty) spoil(fault Fault, name string, data []byte) []byte {
 		for i := range bad {
 			bad[i] = byte(i*7+13) ^ bad[i] ^ 0x5a
 		}
+	case Stranger:
+		return bytes.Clone(f.Foreign)
 	case Previous:
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -277,7 +283,7 @@ func (f *Faulty) Put(ctx context.Context, name string, data []byte) error {
 	case Torn:
 		f.Inner.Put(ctx, name, f.spoil(fault, name, data))
 		return ErrFault
-	case Truncate, Empty, Flip, Other, Previous:
+	case Truncate, Empty, Flip, Other, Previous, Stranger:
 		return f.Inner.Put(ctx, name, f.spoil(fault, name, data))
 	case Duplicate:
 		if twin, ok := f.Inner.(interface{ Add(string, []byte) }); ok {
@@ -314,7 +320,7 @@ func (f *Faulty) Get(ctx context.Context, name string, want store.Hash, limit in
 	switch fault {
 	case Absent:
 		return nil, fmt.Errorf("fault: %w", store.ErrNotExist)
-	case Truncate, Empty, Flip, Other, Previous:
+	case Truncate, Empty, Flip, Other, Previous, Stranger:
 		data, err := f.Inner.Get(ctx, name, want, limit)
 		if err != nil {
 			return nil, err
