@@ -1,5 +1,6 @@
 // A small wallet with automatic backup. The wallet itself is main and the type
-// notes; backup.go is all that Satchel needs of it.
+// purse; backup.go is all that Satchel needs of it, and main_test.go walks it
+// through what happens to wallets.
 //
 //	go run ./examples/wallet DIRECTORY     the directory stands for the user's cloud
 package main
@@ -7,24 +8,97 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/wallet"
 )
 
-// notes are the labels that the user gives to addresses.
-type notes struct{ wallet.Labels }
+// purse is the wallet: its keys, and labels that the user gives to addresses.
+type purse struct {
+	backup  *satchel.Backup
+	code    secret.Bytes // opens the backup; only where the wallet was made, and shown once
+	problem error        // that the backup has, for the user to see
+}
 
-func (n *notes) add(address, text string) error {
-	l, err := wallet.NewLabel(wallet.LabelAddr, address, text, "")
-	if err == nil {
-		n.Labels = n.Merge(wallet.MakeLabels(l))
+// labels are those that the backup keeps.
+func (p *purse) labels() (wallet.Labels, error) {
+	text, err := p.backup.Get("labels")
+	if errors.Is(err, satchel.ErrNoItem) {
+		return wallet.Labels{}, nil
 	}
-	return err
+	if err != nil {
+		return wallet.Labels{}, err
+	}
+	return wallet.ParseLabels(text.Open())
+}
+
+// next is the first address without a label.
+func (p *purse) next() (string, error) {
+	keys, err := p.backup.Keys()
+	if err != nil {
+		return "", err
+	}
+	account, err := keys.Account(wallet.BIP84, 0)
+	if err != nil {
+		return "", err
+	}
+	labels, err := p.labels()
+	if err != nil {
+		return "", err
+	}
+	return account.Address(false, uint32(labels.Len()))
+}
+
+// label gives the next address a label.
+func (p *purse) label(ctx context.Context, text string) error {
+	labels, err := p.labels()
+	if err != nil {
+		return err
+	}
+	address, err := p.next()
+	if err != nil {
+		return err
+	}
+	l, err := wallet.NewLabel(wallet.LabelAddr, address, text, "")
+	if err != nil {
+		return err
+	}
+	all, err := labels.Merge(wallet.MakeLabels(l)).Text()
+	if err != nil {
+		return err
+	}
+	return p.save(ctx, all)
+}
+
+// start opens this device's wallet or, where there is none, makes one.
+func start(ctx context.Context, cfg satchel.Config) (*purse, error) {
+	p, err := openPurse(ctx, cfg)
+	if !errors.Is(err, satchel.ErrNoDevice) {
+		return p, err
+	}
+	keys, err := wallet.New(wallet.Testnet, 12, time.Now().Format("2006-01-02"))
+	if err != nil {
+		return nil, err
+	}
+	return newPurse(ctx, cfg, keys)
+}
+
+// open asks the user of a new device for a code before it makes a wallet.
+func open(ctx context.Context, cfg satchel.Config, in *bufio.Scanner) (*purse, error) {
+	if _, err := satchel.ReadDevice(cfg.Dir); errors.Is(err, satchel.ErrNoDevice) {
+		fmt.Print("recovery code, or nothing for a new wallet: ")
+		if in.Scan(); len(in.Bytes()) > 0 {
+			return restorePurse(ctx, cfg, secret.New(in.Bytes()))
+		}
+	}
+	return start(ctx, cfg)
 }
 
 func main() {
@@ -32,31 +106,30 @@ func main() {
 		log.Fatal("usage: wallet DIRECTORY")
 	}
 	ctx := context.Background()
-	keys, err := wallet.New(wallet.Testnet, 12, time.Now().Format("2006-01-02"))
+	cfg, err := config(os.Args[1])
 	check(err)
-	account, err := keys.Account(wallet.BIP84, 0)
-	check(err)
-
-	b, code, err := startBackup(ctx, os.Args[1], keys)
-	check(err)
-	defer b.Close()
-	fmt.Printf("your recovery code, shown once: %s\n", code.Open())
-
-	var book notes
 	in := bufio.NewScanner(os.Stdin)
-	for i := uint32(0); ; i++ {
-		address, err := account.Address(false, i)
+	p, err := open(ctx, cfg, in)
+	check(err)
+	defer p.backup.Close()
+	if !p.code.Empty() {
+		fmt.Printf("your recovery code, shown once: %s\n", p.code.Open())
+	}
+	for {
+		address, err := p.next()
 		check(err)
 		fmt.Printf("receive at %s, for: ", address)
 		if !in.Scan() || strings.TrimSpace(in.Text()) == "" {
 			break
 		}
-		check(book.add(address, in.Text()))
-		text, err := book.Text()
-		check(err)
-		check(keepLabels(ctx, b, text))
+		check(p.label(ctx, in.Text()))
 	}
-	fmt.Printf("\n%d labels, protected: %v\n", book.Len(), b.Status().Protected)
+	labels, err := p.labels()
+	check(err)
+	fmt.Printf("\n%d labels, protected: %v\n", labels.Len(), p.backup.Status().Protected)
+	if p.problem != nil {
+		fmt.Println(p.problem)
+	}
 }
 
 func check(err error) {
