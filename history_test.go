@@ -187,23 +187,34 @@ func TestPrune(t *testing.T) {
 	}
 
 	// The owner on a new device prunes what the old one left; a journal that begins
-	// anew knows of nothing.
+	// anew knows of nothing. What is only named like ours stays (R3).
 	c := restore(t, newDevice(t, cfg), way)
+	alien := seal.ObjectName{Dir: strings.Repeat("ab", 16), Version: 2, Hash: store.Sum([]byte("alien"))}
+	st.Add(c.Status().Folder+"/"+alien.Path(), []byte("alien"))
+	// Nor does the object of a snapshot that another device is just putting.
+	coming, data := must2(seal.SealItem(c.DeviceKey(), "labels", c.Status().Generation+1, []byte("coming")))
+	st.Add(c.Status().Folder+"/"+coming.Path(), data)
 	if p, err := c.Prune(ctx, 1); err != nil || p.Objects != 0 {
 		t.Errorf("the new device alone: %+v, %v", p, err)
 	}
-	if p, err := unlock(t, c, way).Prune(ctx, satchel.PruneOptions{Keep: 1}); err != nil || p.Objects < 100 || p.Kept != 1 || len(p.Left) > 0 {
+	if p, err := unlock(t, c, way).Prune(ctx, satchel.PruneOptions{Keep: 1}); err != nil || p.Objects < 100 || p.Kept != 1 || len(p.Left) != 1 || !strings.HasSuffix(p.Left[0], alien.Path()) {
 		t.Errorf("the owner: %+v, %v", p, err)
+	}
+	if first := snapshots(t, st)[0]; first.Generation != 1 {
+		t.Errorf("the owner pruned the first snapshot: %v is left", first)
 	}
 	// Left are what the newest state needs and the first snapshot of each epoch.
 	need := map[string]bool{}
 	for _, path := range c.Objects() {
 		need[path] = true
 	}
+	if _, ok := objects(t, st, "")[c.Status().Folder+"/"+coming.Path()]; !ok {
+		t.Error("an object that is on its way is gone")
+	}
 	for name := range objects(t, st, c.Status().Folder) {
 		_, path, _ := strings.Cut(name, "/")
 		n, isSnapshot := seal.ParseSnapshotPath(path)
-		if strings.HasSuffix(name, ".age") && !need[path] && !(isSnapshot && n.Generation == 1) {
+		if strings.HasSuffix(name, ".age") && !need[path] && path != alien.Path() && path != coming.Path() && !(isSnapshot && n.Generation == 1) {
 			t.Errorf("left: %s", path)
 		}
 	}
@@ -250,15 +261,25 @@ func TestPruneNeedsTheNewest(t *testing.T) {
 			}
 		}
 	}
+	save(t, b, item("labels", "x"))
+	for range 2 {
+		changeOften(t, b, 66, false)
+	}
+	// Torn, of the right length: a listing does not show it.
+	head := b.Status().Folder + "/" + b.Head().Path()
+	whole := objects(t, inner, "")
+	spoilt := []byte(whole[head])
+	spoilt[len(spoilt)/2] ^= 1
+	replace(t, inner, head, spoilt)
+	if _, err := b.Prune(ctx, 1); satchel.CodeOf(err) != satchel.CodeDamaged || len(objects(t, inner, "")) != len(whole) {
+		t.Errorf("the newest snapshot is damaged: %v", err)
+	}
+	replace(t, inner, head, []byte(whole[head]))
 	st.Choose = func(op storetest.Op, name string) storetest.Fault {
 		if op == storetest.Delete {
 			return storetest.NotApplied
 		}
 		return storetest.None
-	}
-	save(t, b, item("labels", "x"))
-	for range 2 {
-		changeOften(t, b, 66, false)
 	}
 	if _, err := b.Prune(ctx, 1); err == nil {
 		t.Error("nothing could be deleted, and no error")
@@ -267,6 +288,13 @@ func TestPruneNeedsTheNewest(t *testing.T) {
 	if p, err := b.Prune(ctx, 1); err != nil || p.Objects == 0 {
 		t.Errorf("then it could: %+v, %v", p, err)
 	}
+}
+
+func must2[T, U any](v T, u U, err error) (T, U) {
+	if err != nil {
+		panic(err)
+	}
+	return v, u
 }
 
 func must[T any](v T, err error) T {
