@@ -19,6 +19,7 @@ const module = "github.com/satchel-backup/satchel"
 // only. A new package gets a line here first.
 //
 //	7 wiring    the only importers of adapters
+//	5 agent     the loop around a backup and its sources
 //	4 whole     the front door; no adapter
 //	3 adapters  one outside system each, never each other
 //	1, 2 pieces
@@ -31,6 +32,8 @@ var level = map[string]int{
 	"examples/wallet":   7,
 	"examples/ownstore": 7,
 	"satcheltest":       7, // for the tests of wallets
+
+	"internal/agent": 5,
 
 	"": 4,
 
