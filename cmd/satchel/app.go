@@ -246,7 +246,7 @@ there is one it shows whether it is protected.`,
 			root.AddCommand(c)
 		}
 	}
-	add("everyday", a.createCommand(), a.importCommand(), a.backupCommand(), a.putCommand(), a.getCommand(),
+	add("everyday", a.createCommand(), a.importCommand(), a.watchCommand(), a.backupCommand(), a.putCommand(), a.getCommand(),
 		a.itemsCommand(), a.restoreCommand(), a.statusCommand())
 	add("places", a.storeCommand())
 	add("ways", a.slotCommand(), a.exportCommand())

@@ -35,17 +35,22 @@ lost or damaged is listed, and "satchel backup" then puts it back.
 	}
 }
 
+type findingJSON struct {
+	Place  string `json:"place"`
+	Object string `json:"object"`
+	Error  string `json:"error"`
+	Code   int    `json:"code"`
+}
+
+func findingOf(f satchel.Finding) findingJSON {
+	return findingJSON{f.Place, f.Object, errorText(f.Err), int(codeOf(f.Err))}
+}
+
 // sayReport prints the outcome of a check or a drill.
 func (a *app) sayReport(r satchel.Report, how string, err error) error {
 	a.progress.pause()
 	if err != nil && len(r.Places) == 0 {
 		return err
-	}
-	type findingJSON struct {
-		Place  string `json:"place"`
-		Object string `json:"object"`
-		Error  string `json:"error"`
-		Code   int    `json:"code"`
 	}
 	type reportJSON struct {
 		Objects  int           `json:"objects"`
@@ -55,7 +60,7 @@ func (a *app) sayReport(r satchel.Report, how string, err error) error {
 	}
 	j := reportJSON{r.Objects, r.Bytes, placesJSON(r.Places), []findingJSON{}}
 	for _, f := range r.Findings {
-		j.Findings = append(j.Findings, findingJSON{f.Place, f.Object, errorText(f.Err), int(codeOf(f.Err))})
+		j.Findings = append(j.Findings, findingOf(f))
 	}
 	if e := a.emit(j); e != nil {
 		return e

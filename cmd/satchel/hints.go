@@ -17,6 +17,7 @@ var hints = []struct {
 }{
 	{satchel.ErrNoDevice, "make one with `satchel create`, or bring one back with `satchel restore`"},
 	{satchel.ErrBusy, "wait until the other satchel is done, then try again"},
+	{satchel.ErrReplaced, "try again: it is read anew"},
 	{satchel.ErrDeviceKey, "unlock the keychain of this computer and try again; if its key is lost, `satchel restore` brings the wallet back from your place"},
 	{satchel.ErrForked, "both states are kept; `satchel restore --preview` shows them, and --snapshot takes one of them"},
 	{satchel.ErrOtherDevice, "use the wallet on the other device, or take it over here: `satchel forget`, then `satchel restore`"},

@@ -219,3 +219,26 @@ func (s *Source) Run(ctx context.Context, save func(ctx context.Context, changes
 	}
 	return ctx.Err()
 }
+
+// Once hands what is there now to save, and returns when all of it is kept or was
+// told to be left out. It returns the first error of save, or ctx.Err().
+func (s *Source) Once(ctx context.Context, save func(ctx context.Context, changes ...source.Change) error) error {
+	var failed error
+	r := newRun(s, func(ctx context.Context, changes ...source.Change) error {
+		failed = save(ctx, changes...)
+		return failed
+	})
+	defer r.close()
+	for ctx.Err() == nil {
+		r.hear(ctx)
+		if !time.Now().Before(r.scanAt) {
+			r.scan(ctx)
+		}
+		next := r.settle(ctx)
+		if failed != nil || r.idle() {
+			return failed
+		}
+		r.sleep(ctx, next)
+	}
+	return ctx.Err()
+}

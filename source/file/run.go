@@ -258,6 +258,16 @@ func (r *run) settle(ctx context.Context) time.Time {
 	return time.Now()
 }
 
+// idle reports whether all that was seen is kept, or was told to be left out.
+func (r *run) idle() bool {
+	for t := range r.due {
+		if !t.refused {
+			return false
+		}
+	}
+	return true
+}
+
 // reading is a change on its way to save.
 type reading struct {
 	t     *track

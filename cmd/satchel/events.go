@@ -1,0 +1,196 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/internal/agent"
+	"github.com/satchel-backup/satchel/source/file"
+)
+
+// eventJSON is an event of "satchel watch" for a program.
+type eventJSON struct {
+	Time  time.Time `json:"time"`
+	Event string    `json:"event"`
+	standing
+	Items    []string      `json:"items,omitempty"`
+	Removed  []string      `json:"removed,omitempty"`
+	Paths    []string      `json:"paths,omitempty"`
+	Path     string        `json:"path,omitempty"`
+	Objects  int           `json:"objects,omitempty"`
+	Bytes    int64         `json:"bytes,omitempty"`
+	Findings []findingJSON `json:"findings,omitempty"`
+	Since    *time.Time    `json:"since,omitempty"`
+	Error    string        `json:"error,omitempty"`
+	Code     int           `json:"code,omitempty"`
+}
+
+// standing is how the backup stands at an event.
+type standing struct {
+	Generation uint64      `json:"generation,omitempty"`
+	Protected  *bool       `json:"protected,omitempty"`
+	Places     []placeJSON `json:"places,omitempty"`
+}
+
+func standingOf(s satchel.Status) standing {
+	return standing{s.Generation, &s.Protected, placesJSON(s.Places)}
+}
+
+// event prints an event: a line for a person, an object for a program.
+func (w *watch) event(e eventJSON, line string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.app.say("%s %s", e.Time.Local().Format(time.TimeOnly), line)
+	e.Time = e.Time.UTC().Truncate(time.Millisecond)
+	if err := w.app.emit(e); err != nil && w.app.unsaid == nil {
+		w.app.unsaid = fmt.Errorf("writing the result: %w", err)
+	}
+}
+
+// report prints an event of the agent.
+func (w *watch) report(e agent.Event) {
+	j := eventJSON{
+		Time: e.Time, Event: string(e.Kind), standing: standing{e.Generation, &e.Protected, placesJSON(e.Places)},
+		Items: e.Items, Removed: e.Removed, Objects: e.Report.Objects, Bytes: e.Report.Bytes, Since: stamp(e.Since),
+	}
+	for _, f := range e.Report.Findings {
+		j.Findings = append(j.Findings, findingOf(f))
+	}
+	if e.Err != nil {
+		j.Error, j.Code = errorText(e.Err), int(codeOf(e.Err))
+	}
+	w.event(j, eventLine(e))
+}
+
+// leftOut prints that a file is not kept, once as long as nothing changes.
+func (w *watch) leftOut(e *file.SkippedError) {
+	w.mu.Lock()
+	key := e.Path + "\x00" + e.Error()
+	said := w.told[key]
+	if w.told == nil || len(w.told) > maxTold {
+		w.told = map[string]bool{}
+	}
+	w.told[key] = true
+	w.mu.Unlock()
+	if said {
+		return
+	}
+	why := strings.TrimPrefix(errorText(e), "file not kept: ")
+	w.event(eventJSON{Time: w.app.now(), Event: "left out", Path: e.Path, Error: why, Code: int(satchel.CodeFailed)},
+		fmt.Sprintf("left out %s: %s", printable(e.Path), why))
+}
+
+// watching says what is watched and where it goes.
+func (w *watch) watching(rec watchRecord, s satchel.Status) string {
+	what := "watching no files"
+	if len(rec.Paths) > 0 {
+		what = "watching " + printable(strings.Join(rec.Paths, ", "))
+	}
+	var where []string
+	for _, p := range s.Places {
+		where = append(where, printable(p.Address))
+	}
+	return fmt.Sprintf("%s; %s is kept in %s", what, printable(s.Label), strings.Join(where, ", "))
+}
+
+// eventLine is an event as one line.
+func eventLine(e agent.Event) string {
+	what := itemNames("", e.Items)
+	if len(e.Removed) > 0 {
+		if what != "" {
+			what += ", "
+		}
+		what += itemNames("removal of ", e.Removed)
+	}
+	switch e.Kind {
+	case agent.Saved:
+		return fmt.Sprintf("saved %s, generation %d: %s", what, e.Generation, stands(e))
+	case agent.NotSaved:
+		return fmt.Sprintf("not saved: %s: %s; trying again", what, errorText(e.Err))
+	case agent.Late:
+		if trouble := troubleOf(e); trouble != "" || e.Err == nil {
+			return fmt.Sprintf("generation %d: %s; trying again", e.Generation, stands(e))
+		}
+		return fmt.Sprintf("generation %d: %s; trying again", e.Generation, errorText(e.Err))
+	case agent.CaughtUp:
+		return fmt.Sprintf("brought up what was late, generation %d: %s", e.Generation, stands(e))
+	case agent.Checked:
+		line := fmt.Sprintf("checked %s (%s) in %s: ", count(e.Report.Objects, "object"), size(e.Report.Bytes), count(len(e.Places), "place"))
+		if len(e.Report.Findings) == 0 {
+			if e.Err != nil {
+				return line + errorText(e.Err)
+			}
+			return line + "all is well"
+		}
+		line += count(len(e.Report.Findings), "finding")
+		for i, f := range e.Report.Findings {
+			if i == maxNamed {
+				return line + "; and more"
+			}
+			line += fmt.Sprintf("; %s: ", strings.TrimSpace(printable(f.Place+" "+f.Object))) + errorText(f.Err)
+		}
+		return line
+	case agent.Alarm:
+		line := "ALARM: not protected since " + moment(e.Since)
+		if e.Err != nil {
+			line += ": " + errorText(e.Err)
+			if hint := hintFor(e.Err); hint != "" {
+				line += "; " + hint
+			}
+		}
+		return line
+	}
+	return fmt.Sprintf("%s: %s", e.Kind, errorText(e.Err))
+}
+
+// maxNamed is how many things are named in one line.
+const maxNamed = 3
+
+func itemNames(prefix string, names []string) string {
+	switch {
+	case len(names) == 0:
+		return ""
+	case len(names) > maxNamed:
+		return prefix + count(len(names), "item")
+	}
+	return prefix + printable(strings.Join(names, ", "))
+}
+
+// stands says how the backup stands at an event.
+func stands(e agent.Event) string {
+	whole := 0
+	for _, p := range e.Places {
+		if p.Health == satchel.HealthProtected {
+			whole++
+		}
+	}
+	state := "protected in " + count(whole, "place")
+	switch {
+	case !e.Protected && whole == 0:
+		state = "on this device only, not protected yet"
+	case !e.Protected:
+		state = "not protected yet, in " + count(whole, "place") + " only"
+	}
+	if trouble := troubleOf(e); trouble != "" {
+		state += "; " + trouble
+	}
+	return state
+}
+
+// troubleOf says which places do not hold all, and why.
+func troubleOf(e agent.Event) string {
+	var list []string
+	for _, p := range e.Places {
+		if p.Health == satchel.HealthProtected {
+			continue
+		}
+		text := fmt.Sprintf("%s: %s", printable(p.Address), p.Health)
+		if p.Err != nil {
+			text += " (" + errorText(p.Err) + ")"
+		}
+		list = append(list, text)
+	}
+	return strings.Join(list, "; ")
+}

@@ -1,0 +1,312 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/internal/agent"
+	"github.com/satchel-backup/satchel/internal/durable"
+	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/source"
+	"github.com/satchel-backup/satchel/source/file"
+)
+
+func (a *app) watchCommand() *cobra.Command {
+	var w watch
+	var list, once, removals bool
+	var every time.Duration
+	var forget []string
+	cmd := &cobra.Command{
+		Use:   "watch [PATH]...",
+		Short: "Back up by itself, at every change",
+		Long: `Watches files and folders and saves them at every change, as file/NAME or
+file/FOLDER/PATH. The paths are remembered for this wallet: after a restart,
+"satchel watch" alone goes on with all of them. --list shows them, and --forget
+drops one; what was saved of it stays in the backup.
+
+It brings to every place what is late, also what other commands and programs put,
+tries again by itself while a place is away or full, and compares the whole backup
+in every place once a day. What a place lost, it puts back. All other commands work
+meanwhile. With no path at all it only does this.
+
+A file is saved when it has been left alone for a moment, never half-written. One
+that is deleted stays in the backup, unless --removals says otherwise. Links inside
+a folder are not followed, and Satchel's own files are left out.
+
+Each line says what was done. It ends with Ctrl-C or SIGTERM, and the code is 0
+then; an error that no further try can cure ends it with the code of that error.
+
+JSON, one object an event: time, event (watching, saved, not saved, late, caught up,
+checked, left out, source failed, alarm), generation, protected, places (address,
+health, generation, verified, error, code), and where it fits items, removed, paths,
+path, objects, bytes, findings (place, object, error, code), since, error, code.`,
+		Example: `  satchel watch ~/wallet.dat ~/.electrum/wallets
+  satchel watch
+  satchel watch --list
+  satchel watch --forget ~/wallet.dat
+  satchel watch --once                  for cron: save what is there now, and end
+  systemctl --user enable --now satchel-watch     see docs/watch.md`,
+		Annotations: exits(watchExits...),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveDefault
+		},
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			ctx := cmd.Context()
+			d, err := a.device()
+			if err != nil {
+				return err
+			}
+			w.app, w.name, w.every = a, d.name, every
+			if every < 0 {
+				return usagef("--every is a time, such as 12h, or 0 for never")
+			}
+			if (list || len(forget) > 0) && (once || len(paths) > 0 || list && len(forget) > 0) {
+				return usagef("--list and --forget stand alone")
+			}
+			switch {
+			case list:
+				return w.list()
+			case len(forget) > 0:
+				return w.forget(ctx, forget)
+			}
+			if err := w.remember(ctx, paths, cmd.Flags().Changed("removals"), removals); err != nil {
+				return err
+			}
+			if once {
+				return w.once(ctx, d)
+			}
+			return w.run(ctx, len(paths) > 0)
+		},
+	}
+	cmd.Flags().SortFlags = false
+	cmd.Flags().BoolVar(&list, "list", false, "list what is watched, and end")
+	cmd.Flags().StringArrayVar(&forget, "forget", nil, "watch this `path` no more, and end")
+	cmd.Flags().BoolVar(&once, "once", false, "save what is there now, and end with the code of the\nbackup's state")
+	cmd.Flags().BoolVar(&removals, "removals", false, "a file that is deleted goes from the backup, too; this is\nremembered, and --removals=false ends it")
+	cmd.Flags().DurationVar(&every, "every", 24*time.Hour, "how often all places are compared; 0 for never")
+	if err := cmd.RegisterFlagCompletionFunc("forget", a.completeWatched); err != nil {
+		panic(err)
+	}
+	return cmd
+}
+
+var watchExits = []satchel.Code{satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
+	satchel.CodeOtherDevice, satchel.CodeDamaged, satchel.CodeNewer, satchel.CodeListing, satchel.CodeSignIn,
+	satchel.CodeWrongAccount, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted}
+
+// watch is one "satchel watch".
+type watch struct {
+	app   *app
+	name  string // of the wallet's directory
+	every time.Duration
+
+	mu   sync.Mutex // events come from the agent and from the source
+	told map[string]bool
+}
+
+// maxTold bounds what is remembered of what was said to be left out.
+const maxTold = 10_000
+
+// run watches until ctx ends. added says that paths were given.
+func (w *watch) run(ctx context.Context, added bool) error {
+	lock, err := w.lock("run")
+	if errors.Is(err, durable.ErrLocked) {
+		if !added {
+			return &hintedError{errors.New("another satchel watch of this wallet is running"), "`satchel watch --list` shows what it watches"}
+		}
+		w.app.say("Another satchel watch of this wallet is running: it watches this too from now on.")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	for {
+		err := w.session(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil // What it does has no other end.
+		case errors.Is(err, errRewatch):
+		case errors.Is(err, satchel.ErrReplaced):
+			w.app.note("the wallet or its places were changed: opening it again")
+		default:
+			return err
+		}
+	}
+}
+
+// errRewatch says that what is to be watched was changed by another satchel.
+var errRewatch = errors.New("other paths are watched")
+
+// session watches until something changes that needs another beginning.
+func (w *watch) session(ctx context.Context) error {
+	rec, err := w.read()
+	if err != nil {
+		return err
+	}
+	d, err := w.device()
+	if err != nil {
+		return err
+	}
+	cfg, err := w.app.deviceConfig(d)
+	if err != nil {
+		return err
+	}
+	cfg.Shared = true
+	b, err := w.open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	w.event(eventJSON{Time: w.app.now(), Event: "watching", Paths: rec.Paths, standing: standingOf(b.Status())}, w.watching(rec, b.Status()))
+	var sources []source.Source
+	if len(rec.Paths) > 0 {
+		src, err := w.source(rec)
+		if err != nil {
+			return err
+		}
+		sources = append(sources, src)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var follower sync.WaitGroup
+	defer follower.Wait()
+	defer cancel(nil)
+	follower.Go(func() { w.follow(ctx, rec, cancel) })
+	every := w.every
+	if every == 0 {
+		every = -1
+	}
+	err = agent.Run(ctx, b, agent.Config{Sources: sources, CheckEvery: every, Report: w.report, Now: w.app.now})
+	if errors.Is(context.Cause(ctx), errRewatch) {
+		return errRewatch
+	}
+	return err
+}
+
+// open opens the wallet, however long another satchel has it open.
+func (w *watch) open(ctx context.Context, cfg satchel.Config) (*satchel.Backup, error) {
+	for {
+		b, err := w.app.openWhenFree(ctx, cfg)
+		if !errors.Is(err, satchel.ErrBusy) {
+			return b, err
+		}
+	}
+}
+
+// device returns the wallet as it is now.
+func (w *watch) device() (device, error) {
+	devices, err := w.app.devices()
+	if err != nil {
+		return device{}, err
+	}
+	i := slices.IndexFunc(devices, func(d device) bool { return d.name == w.name })
+	if i < 0 {
+		return device{}, satchel.ErrNoDevice
+	}
+	return devices[i], nil
+}
+
+// followEvery is how often is looked whether other paths are to be watched.
+const followEvery = 2 * time.Second
+
+// follow cancels when another satchel changed what is to be watched.
+func (w *watch) follow(ctx context.Context, was watchRecord, cancel context.CancelCauseFunc) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(followEvery):
+		}
+		if rec, err := w.read(); err == nil && !rec.equal(was) {
+			cancel(errRewatch)
+			return
+		}
+	}
+}
+
+// source returns the source of what is to be watched.
+func (w *watch) source(rec watchRecord) (*file.Source, error) {
+	exclude, err := w.own()
+	if err != nil {
+		return nil, err
+	}
+	return file.New(file.Config{Paths: rec.Paths, Exclude: exclude, Removals: rec.Removals, Report: w.leftOut})
+}
+
+// own lists what is Satchel's own: the home of this device, and the backups in
+// folders. To save them would change them.
+func (w *watch) own() ([]string, error) {
+	home, err := w.app.home()
+	if err != nil {
+		return nil, err
+	}
+	own := []string{home}
+	devices, err := w.app.devices()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range devices {
+		for _, address := range d.info.Places {
+			dir, ok := strings.CutPrefix(address, "folder:")
+			if !ok {
+				continue
+			}
+			own = append(own, filepath.Join(dir, d.info.Folder))
+			// Those of other devices: two that save each other's would never end.
+			others, _ := filepath.Glob(filepath.Join(escapeGlob(dir), seal.FolderPrefix+"*"))
+			own = append(own, others...)
+		}
+	}
+	slices.Sort(own)
+	return slices.Compact(own), nil
+}
+
+// escapeGlob returns a pattern that matches the path only.
+func escapeGlob(path string) string {
+	if filepath.Separator == '\\' {
+		return path // There is no escape, and [ is rare.
+	}
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
+
+// once saves what is there now.
+func (w *watch) once(ctx context.Context, d device) error {
+	rec, err := w.read()
+	if err != nil {
+		return err
+	}
+	b, err := w.app.openDevice(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	changed := 0
+	if len(rec.Paths) > 0 {
+		src, err := w.source(rec)
+		if err != nil {
+			return err
+		}
+		err = src.Once(ctx, func(ctx context.Context, changes ...source.Change) error {
+			res, err := agent.Save(ctx, b, changes...)
+			changed += res.Changed
+			if errors.Is(err, satchel.ErrNotProtected) && ctx.Err() == nil {
+				return nil // It is kept, and Sync below says how it stands.
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	res, err := b.Sync(ctx)
+	res.Changed = changed
+	return w.app.saved(res, err)
+}

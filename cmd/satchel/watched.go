@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/satchel-backup/satchel/internal/durable"
+	"github.com/satchel-backup/satchel/source/file"
+)
+
+// watchRecord is watch/<name>.json in the home: what "satchel watch" watches for a
+// wallet. It is not in the wallet's directory, because forgetting a wallet here and
+// restoring it is how it is taken over from another device.
+type watchRecord struct {
+	Paths    []string `json:"paths"` // absolute
+	Removals bool     `json:"removals,omitempty"`
+}
+
+func (r watchRecord) equal(o watchRecord) bool {
+	return r.Removals == o.Removals && slices.Equal(r.Paths, o.Paths)
+}
+
+const maxWatchRecord = 1 << 20 // bytes
+
+// dir makes the directory of the records.
+func (w *watch) dir() (string, error) {
+	home, err := w.app.home()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(home, "watch")
+	return dir, durable.Disk{}.MkdirAll(dir, 0o700)
+}
+
+// lock takes one of the wallet's locks: "run" is held by who watches, "edit" by who
+// changes the record.
+func (w *watch) lock(what string) (*durable.Lock, error) {
+	dir, err := w.dir()
+	if err != nil {
+		return nil, err
+	}
+	return durable.Disk{}.Lock(filepath.Join(dir, w.name+"."+what+".lock"))
+}
+
+// read returns what is to be watched. It writes nothing.
+func (w *watch) read() (watchRecord, error) {
+	var rec watchRecord
+	home, err := w.app.home()
+	if err != nil {
+		return rec, err
+	}
+	path := filepath.Join(home, "watch", w.name+".json")
+	data, err := durable.Disk{}.ReadFile(path, maxWatchRecord)
+	if errors.Is(err, fs.ErrNotExist) {
+		return rec, nil
+	}
+	if err != nil {
+		return rec, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&rec); err != nil {
+		return rec, &hintedError{fmt.Errorf("%s is not what satchel wrote", path), "remove it, and name again what to watch"}
+	}
+	return rec, nil
+}
+
+// change changes what is to be watched.
+func (w *watch) change(ctx context.Context, do func(*watchRecord) error) error {
+	lock, err := w.lock("edit")
+	for errors.Is(err, durable.ErrLocked) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(busyPause):
+		}
+		lock, err = w.lock("edit")
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	rec, err := w.read()
+	if err != nil {
+		return err
+	}
+	before := watchRecord{slices.Clone(rec.Paths), rec.Removals}
+	if err := do(&rec); err != nil || rec.equal(before) {
+		return err
+	}
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	if len(data) >= maxWatchRecord {
+		return usagef("too many paths: name a folder that holds them")
+	}
+	dir, err := w.dir()
+	if err != nil {
+		return err
+	}
+	return durable.Disk{}.WriteFile(filepath.Join(dir, w.name+".json"), append(data, '\n'), 0o600)
+}
+
+// remember adds paths to what is watched.
+func (w *watch) remember(ctx context.Context, paths []string, setRemovals, removals bool) error {
+	if len(paths) == 0 && !setRemovals {
+		return nil
+	}
+	own, err := w.own()
+	if err != nil {
+		return err
+	}
+	var add []string
+	for _, p := range paths {
+		abs, err := filepath.Abs(p)
+		if err != nil {
+			return err
+		}
+		if _, err := file.New(file.Config{Paths: []string{abs}}); err != nil {
+			return usagef("%s: %v", printable(p), err)
+		}
+		for _, o := range own {
+			if within(real(o), real(abs)) {
+				return usagef("%s is Satchel's own", printable(p))
+			}
+		}
+		if _, err := os.Stat(abs); errors.Is(err, fs.ErrNotExist) {
+			w.app.note("%s is not there; it is saved when it is", abs)
+		}
+		add = append(add, abs)
+	}
+	return w.change(ctx, func(rec *watchRecord) error {
+		if setRemovals {
+			rec.Removals = removals
+		}
+		for _, p := range add {
+			if slices.Contains(rec.Paths, p) {
+				continue
+			}
+			// They would be items of the same names.
+			if i := slices.IndexFunc(rec.Paths, func(q string) bool { return filepath.Base(q) == filepath.Base(p) }); i >= 0 {
+				return &usageError{
+					text: fmt.Sprintf("%s and %s have the same name", printable(rec.Paths[i]), printable(p)),
+					hint: "watch the folder that it is in, or rename one of them",
+				}
+			}
+			rec.Paths = append(rec.Paths, p)
+		}
+		return nil
+	})
+}
+
+// forget drops paths from what is watched.
+func (w *watch) forget(ctx context.Context, paths []string) error {
+	return w.change(ctx, func(rec *watchRecord) error {
+		for _, p := range paths {
+			abs, err := filepath.Abs(p)
+			if err != nil {
+				return err
+			}
+			i := slices.Index(rec.Paths, abs)
+			if i < 0 {
+				return &usageError{text: "not watched: " + printable(abs), hint: "`satchel watch --list` shows what is"}
+			}
+			rec.Paths = slices.Delete(rec.Paths, i, i+1)
+			w.app.say("Not watched any more: %s. What was saved of it stays in the backup.", printable(abs))
+		}
+		return nil
+	})
+}
+
+// list prints what is watched.
+func (w *watch) list() error {
+	rec, err := w.read()
+	if err != nil {
+		return err
+	}
+	for _, p := range rec.Paths {
+		w.app.say("%s", printable(p))
+	}
+	if rec.Removals {
+		w.app.say("A file that is deleted goes from the backup, too.")
+	}
+	if len(rec.Paths) == 0 {
+		w.app.note("nothing is watched; name a file or a folder: satchel watch PATH")
+	}
+	if rec.Paths == nil {
+		rec.Paths = []string{}
+	}
+	return w.app.emit(struct {
+		Paths    []string `json:"paths"`
+		Removals bool     `json:"removals"`
+	}{rec.Paths, rec.Removals})
+}
+
+func (a *app) completeWatched(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	d, err := a.device()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	w := &watch{app: a, name: d.name}
+	rec, _ := w.read()
+	return rec.Paths, cobra.ShellCompDirectiveNoFileComp
+}
+
+// real returns the path with its links resolved, as far as it is there.
+func real(path string) string {
+	for rest := ""; ; {
+		if p, err := filepath.EvalSymlinks(path); err == nil {
+			return filepath.Join(p, rest)
+		}
+		parent := filepath.Dir(path)
+		if parent == path {
+			return filepath.Join(path, rest)
+		}
+		path, rest = parent, filepath.Join(filepath.Base(path), rest)
+	}
+}
+
+// within reports whether a path is dir or below it.
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}
