@@ -39,6 +39,9 @@ type Backup struct {
 	// looked is when a place was last listed whole; only the operation under way
 	// uses it.
 	looked map[string]time.Time
+
+	// freshened is when a checkpoint was made for a place; see fresh.
+	freshened map[string]time.Time
 }
 
 // errClosed says that a Backup is used after Close.
@@ -343,6 +346,39 @@ func (b *Backup) Save(ctx context.Context, changes ...Change) (Result, error) {
 	}
 	err = b.sync(ctx, looks)
 	return b.result(len(changes)), err
+}
+
+// freshPause is how often at most a checkpoint is made for a place.
+const freshPause = 10 * time.Minute
+
+// fresh makes a checkpoint if a place needs one to begin with: a place that is new, or
+// so far behind that it lacks what came before the last checkpoint. It gets the values
+// first and that one snapshot last, so that at every moment it holds either what it
+// held, or the newest state, whole. A place that goes on failing gets no more of them
+// for a while: then the snapshots of the chain come one by one.
+func (b *Backup) fresh(looks []look) error {
+	d := b.dev
+	due := false
+	for _, l := range looks {
+		st := d.places[l.place.Address]
+		begins := st == nil || st.verified.IsZero() && st.at.IsZero() || !st.verified.IsZero() && d.index(st.verified) < 0
+		if l.err != nil || !begins || len(d.chain) == 1 {
+			continue
+		}
+		if last, ok := b.freshened[l.place.Address]; ok && time.Since(last) < freshPause {
+			continue
+		}
+		if b.freshened == nil {
+			b.freshened = map[string]time.Time{}
+		}
+		b.freshened[l.place.Address] = time.Now()
+		due = true
+	}
+	if !due {
+		return nil
+	}
+	_, err := b.checkpoint(false)
+	return err
 }
 
 // Sync brings what is late to the places. Errors are as for Save.
@@ -767,6 +803,9 @@ func (b *Backup) place(address string) *placeState {
 // reason unless enough places then hold the newest snapshot.
 func (b *Backup) sync(ctx context.Context, looks []look) error {
 	d := b.dev
+	if err := b.fresh(looks); err != nil { // Then it goes without.
+		b.cfg.Logger.Warn("making a checkpoint for a place", "err", err)
+	}
 	var errs []error
 	verified := false
 	for _, l := range looks {

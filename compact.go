@@ -18,9 +18,9 @@ type Compacted struct {
 }
 
 // Compact moves the values that older snapshots carry into packs, so that a restore
-// fetches few objects and the older snapshots can be pruned. It happens by itself
-// now and then, when a checkpoint is due; Compact does it now. It needs no secret:
-// the values are on this device. Errors as for Save.
+// fetches few objects and the older snapshots can be pruned. It happens by itself when a
+// checkpoint is due; Compact does it now, and merges the packs there are. It needs no
+// secret: the values are on this device. Errors as for Save.
 func (b *Backup) Compact(ctx context.Context) (Compacted, error) {
 	var c Compacted
 	if err := b.begin(); err != nil {
@@ -31,16 +31,7 @@ func (b *Backup) Compact(ctx context.Context) (Compacted, error) {
 	if err != nil {
 		return c, err
 	}
-	d := b.dev
-	p := packer{d: d, gen: d.head().Generation + 1}
-	lines, err := p.pack(d.whole(nil), true)
-	if err == nil && p.values > 0 {
-		snap := &seal.Snapshot{
-			Generation: p.gen, Parent: d.head(), Time: b.cfg.Now(), Software: b.cfg.Software,
-			Kind: seal.Checkpoint, HasSlots: true, Slots: slices.Clone(d.slots),
-		}
-		err = b.commitSnapshot(snap, lines, p.objects)
-	}
+	p, err := b.checkpoint(true)
 	if err != nil {
 		return c, fmt.Errorf("compacting: %w", err)
 	}
@@ -48,11 +39,25 @@ func (b *Backup) Compact(ctx context.Context) (Compacted, error) {
 	return Compacted{b.result(0), p.values, len(p.objects)}, err
 }
 
+// checkpoint commits a checkpoint that changes nothing. One that is only for packing is
+// made only if there is something to pack.
+func (b *Backup) checkpoint(onlyPack bool) (packer, error) {
+	d := b.dev
+	p := packer{d: d, gen: d.head().Generation + 1}
+	lines, err := p.pack(d.whole(nil), onlyPack)
+	if err != nil || onlyPack && p.values == 0 {
+		return p, err
+	}
+	return p, b.commitSnapshot(&seal.Snapshot{
+		Generation: p.gen, Parent: d.head(), Time: b.cfg.Now(), Software: b.cfg.Software,
+		Kind: seal.Checkpoint, HasSlots: true, Slots: slices.Clone(d.slots),
+	}, lines, p.objects)
+}
+
 const (
-	maxPack     = 4 << 20 // bytes of values in a pack: a reader holds one in memory
-	smallPack   = 1 << 20 // a pack with less in use is worth merging
-	maxSmall    = 16      // small packs that are left as they are
-	minCarriers = 32      // snapshots that carry values and are left as they are
+	maxPack   = 4 << 20 // bytes of values in a pack: a reader holds one in memory
+	smallPack = 1 << 20 // a pack with less in use is worth merging
+	maxSmall  = 16      // small packs that are left as they are
 )
 
 // packer seals values one after another into packs, which are kept on the device.
@@ -67,9 +72,10 @@ type packer struct {
 	size    int
 }
 
-// pack returns the lines of a checkpoint with those moved into packs that are worth
-// it: what older snapshots carry, if there are many of them or all is true, and what
-// stands in small packs, if there are many of those.
+// pack returns the lines of a checkpoint with values moved into packs: those that older
+// snapshots carry, so that a checkpoint refers to no other snapshot and is whole in a
+// place as soon as it is there; and those in small packs, if there are many of those or
+// all is true.
 func (p *packer) pack(lines []*entry, all bool) ([]*entry, error) {
 	carriers, packs := map[seal.SnapshotName]bool{}, map[seal.ObjectName]int64{}
 	for _, e := range lines {
@@ -83,9 +89,6 @@ func (p *packer) pack(lines []*entry, all bool) ([]*entry, error) {
 	maps.DeleteFunc(packs, func(_ seal.ObjectName, used int64) bool { return used >= smallPack })
 	if len(packs) <= maxSmall && !(all && len(packs)+min(len(carriers), 1) > 1) {
 		packs = nil
-	}
-	if len(carriers) < minCarriers && !all {
-		carriers = nil
 	}
 	lines = slices.Clone(lines)
 	for i, e := range lines {

@@ -257,7 +257,12 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 		Generation: o.state.name.Generation + 1, Parent: o.state.name, Time: b.cfg.Now(), Software: b.cfg.Software,
 		Kind: seal.Checkpoint, HasSlots: true, Slots: slices.Clone(d.slots),
 	}
-	return missing, b.commitSnapshot(snap, d.whole(nil), nil)
+	p := packer{d: d, gen: snap.Generation}
+	lines, err := p.pack(d.whole(nil), false)
+	if err != nil {
+		return nil, err
+	}
+	return missing, b.commitSnapshot(snap, lines, p.objects)
 }
 
 // gone reports whether an error of reading something says that it is not to be
