@@ -362,6 +362,9 @@ func (b *Backup) fresh(looks []look) error {
 	for _, l := range looks {
 		st := d.places[l.place.Address]
 		begins := st == nil || st.verified.IsZero() && st.at.IsZero() || !st.verified.IsZero() && d.index(st.verified) < 0
+		if l.err == nil && !begins {
+			delete(b.freshened, l.place.Address)
+		}
 		if l.err != nil || !begins || len(d.chain) == 1 {
 			continue
 		}

@@ -899,3 +899,60 @@ func (l *lister) List(ctx context.Context, prefix string) ([]store.Object, error
 	list, err := l.Store.List(ctx, prefix)
 	return append(list, l.more...), err
 }
+
+// R2, R4: a place that comes back after a checkpoint, or is new, holds at every moment
+// what it held or the newest state, whole: a restore from it alone meets no problem.
+func TestBehindIsWhole(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	good, late := &mem.Store{}, newBroken()
+	cfg := config(t, good, late)
+	b, _, way := create(t, cfg, item("labels", "1"), item("file/big", strings.Repeat("1", 5000)))
+	for _, begin := range []string{"behind", "new"} {
+		if begin == "new" {
+			save(t, b, item("labels", "2"))
+			for name := range objects(t, late.inner, "") {
+				replace(t, late.inner, name, nil)
+			}
+			if _, err := b.SetPlaces(ctx, cfg.Places[:1], 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		late.Set(storetest.Any, storetest.Unreachable)
+		changeOften(t, b, 80, true)
+		for i := range 3 { // Values of the checkpoint that the deltas replace.
+			save(t, b, item("file/big", strings.Repeat(fmt.Sprint(i), 5000)), item("contacts/3", fmt.Sprint(i)))
+		}
+		late.Set(storetest.Any, storetest.None)
+		for n := 0; ; n++ {
+			if n > 50 {
+				t.Fatal("it does not get there")
+			}
+			left := 1 // A further object each time; the place goes on failing.
+			late.Choose = func(op storetest.Op, name string) storetest.Fault {
+				if op == storetest.Put && strings.HasSuffix(name, ".age") {
+					if left--; left < 0 {
+						return storetest.Unreachable
+					}
+				}
+				return storetest.None
+			}
+			_, err := b.SetPlaces(ctx, cfg.Places, 2)
+			late.Choose = nil
+			got, o, readErr := readAll(way, late.inner)
+			switch {
+			case err == nil:
+				if readErr != nil || !maps.Equal(got, here(t, b)) {
+					t.Errorf("%s: protected, and it restores %v, %v", begin, short(got), readErr)
+				}
+			case begin == "behind" && (readErr != nil || o.Preview().Generation != 1):
+				t.Errorf("%s, after %d: %v", begin, n+1, readErr)
+			case begin == "new" && len(snapshots(t, late.inner)) > 0:
+				t.Errorf("%s, after %d: a snapshot before all that it needs", begin, n+1)
+			}
+			if err == nil {
+				break
+			}
+		}
+	}
+}
