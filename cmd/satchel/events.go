@@ -55,6 +55,9 @@ func (w *watch) report(e agent.Event) {
 		Time: e.Time, Event: string(e.Kind), standing: standing{e.Generation, &e.Protected, placesJSON(e.Places)},
 		Items: e.Items, Removed: e.Removed, Objects: e.Report.Objects, Bytes: e.Report.Bytes, Since: stamp(e.Since),
 	}
+	if e.Kind == agent.Pruned {
+		j.Objects, j.Bytes = e.Pruned.Objects, e.Pruned.Bytes
+	}
 	for _, f := range e.Report.Findings {
 		j.Findings = append(j.Findings, findingOf(f))
 	}
@@ -130,6 +133,12 @@ func eventLine(e agent.Event) string {
 				return line + "; and more"
 			}
 			line += fmt.Sprintf("; %s: ", strings.TrimSpace(printable(f.Place+" "+f.Object))) + errorText(f.Err)
+		}
+		return line
+	case agent.Pruned:
+		line := fmt.Sprintf("pruned %s (%s) of older states", count(e.Pruned.Objects, "object"), size(e.Pruned.Bytes))
+		if e.Err != nil {
+			line += ": " + errorText(e.Err)
 		}
 		return line
 	case agent.Alarm:

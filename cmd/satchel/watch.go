@@ -23,6 +23,7 @@ func (a *app) watchCommand() *cobra.Command {
 	var w watch
 	var list, once, removals bool
 	var every time.Duration
+	var keep int
 	var forget []string
 	cmd := &cobra.Command{
 		Use:   "watch [PATH]...",
@@ -45,7 +46,7 @@ Each line says what was done. It ends with Ctrl-C or SIGTERM, and the code is 0
 then; an error that no further try can cure ends it with the code of that error.
 
 JSON, one object an event: time, event (watching, saved, not saved, late, caught up,
-checked, left out, source failed, alarm), generation, protected, places (address,
+checked, pruned, left out, source failed, alarm), generation, protected, places (address,
 health, generation, verified, error, code), and where it fits items, removed, paths,
 path, objects, bytes, findings (place, object, error, code), since, error, code.`,
 		Example: `  satchel watch ~/wallet.dat ~/.electrum/wallets
@@ -64,7 +65,10 @@ path, objects, bytes, findings (place, object, error, code), since, error, code.
 			if err != nil {
 				return err
 			}
-			w.app, w.name, w.every = a, d.name, every
+			w.app, w.name, w.every, w.keep = a, d.name, every, keep
+			if keep < 0 {
+				return usagef("--keep is a number of checkpoints, or 0 for all")
+			}
 			if every < 0 {
 				return usagef("--every is a time, such as 12h, or 0 for never")
 			}
@@ -92,6 +96,7 @@ path, objects, bytes, findings (place, object, error, code), since, error, code.
 	cmd.Flags().BoolVar(&once, "once", false, "save what is there now, and end with the code of the\nbackup's state")
 	cmd.Flags().BoolVar(&removals, "removals", false, "a file that is deleted goes from the backup, too; this is\nremembered, and --removals=false ends it")
 	cmd.Flags().DurationVar(&every, "every", 24*time.Hour, "how often all places are compared; 0 for never")
+	cmd.Flags().IntVar(&keep, "keep", 0, "after a comparison that found nothing wrong, prune what is\nolder than this many checkpoints; 0 keeps all")
 	if err := cmd.RegisterFlagCompletionFunc("forget", a.completeWatched); err != nil {
 		panic(err)
 	}
@@ -107,6 +112,7 @@ type watch struct {
 	app   *app
 	name  string // of the wallet's directory
 	every time.Duration
+	keep  int // checkpoints; 0 for all
 
 	mu   sync.Mutex // events come from the agent and from the source
 	told map[string]bool
@@ -184,7 +190,7 @@ func (w *watch) session(ctx context.Context) error {
 	if every == 0 {
 		every = -1
 	}
-	err = agent.Run(ctx, b, agent.Config{Sources: sources, CheckEvery: every, Report: w.report, Now: w.app.now})
+	err = agent.Run(ctx, b, agent.Config{Sources: sources, CheckEvery: every, Keep: w.keep, Report: w.report, Now: w.app.now})
 	if errors.Is(context.Cause(ctx), errRewatch) {
 		return errRewatch
 	}

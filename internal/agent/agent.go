@@ -46,6 +46,8 @@ const (
 	CaughtUp Kind = "caught up"
 	// Checked says that every place was compared with what this device sealed.
 	Checked Kind = "checked"
+	// Pruned says that older states went, or why they could not.
+	Pruned Kind = "pruned"
 	// SourceFailed says that a source cannot go on. It is tried again.
 	SourceFailed Kind = "source failed"
 	// Alarm says that something is not protected for an hour, and for every day after
@@ -67,6 +69,7 @@ type Event struct {
 	Places     []satchel.PlaceStatus
 
 	Report satchel.Report // Checked
+	Pruned satchel.Pruned // Pruned
 	Since  time.Time      // Alarm: since when something is not protected
 	Err    error          // why; nil where all is well
 }
@@ -78,6 +81,9 @@ type Config struct {
 	// CheckEvery is how often every object in every place is compared. Zero means
 	// once a day, less than zero never. The first time is soon after the start.
 	CheckEvery time.Duration
+	// Keep is how many checkpoints are kept, with all that they need, when older states
+	// are pruned after a check that found nothing wrong. Zero prunes nothing.
+	Keep int
 	// Report, if not nil, is told of each event, from one goroutine at a time. Nothing
 	// is saved until it returns.
 	Report func(Event)
@@ -516,7 +522,24 @@ func (a *agent) check(ctx context.Context) error {
 	if err != nil || before != "" || a.trouble != "" {
 		return a.sync(ctx)
 	}
-	return nil
+	return a.prune(ctx)
+}
+
+// prune lets older states go.
+func (a *agent) prune(ctx context.Context) error {
+	if a.Keep == 0 {
+		return nil
+	}
+	opCtx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	p, err := a.b.Prune(opCtx, a.Keep)
+	if ctx.Err() == nil && (err != nil || p.Objects > 0) {
+		a.tell(Event{Kind: Pruned, Pruned: p, Err: err})
+	}
+	if errors.Is(err, satchel.ErrForked) {
+		return nil // A branch of the past stops no saving; it stays until the user decides.
+	}
+	return err
 }
 
 // alarm tells if something is not protected for too long.

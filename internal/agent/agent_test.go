@@ -484,3 +484,30 @@ func TestCancelled(t *testing.T) {
 		w.restores(0, map[string]string{"labels": "1"})
 	})
 }
+
+// Older states go after a check that found nothing wrong, if that was asked for, and
+// only then.
+func TestPrunes(t *testing.T) {
+	for _, keep := range []int{0, 1} {
+		t.Run(fmt.Sprint(keep), func(t *testing.T) {
+			try(t, 2, agent.Config{Keep: keep}, func(w *world) {
+				for i := range 140 { // Two checkpoints more.
+					_, err := w.b.Save(t.Context(), satchel.Change{Name: "settings", Value: fmt.Append(nil, i)})
+					w.must(err)
+				}
+			}, func(w *world) {
+				w.wait(time.Minute)
+				if keep == 0 {
+					w.want("checked")
+					return
+				}
+				if e := w.want("checked", "pruned"); len(e) == 2 && (e[1].Err != nil || e[1].Pruned.Objects < 2*64) {
+					t.Errorf("got %+v", e[1].Pruned)
+				}
+				w.later(25 * time.Hour)
+				w.want("checked")
+				w.restores(1, map[string]string{"settings": "139"})
+			})
+		})
+	}
+}
