@@ -15,6 +15,7 @@ import (
 	"github.com/satchel-backup/satchel/slot"
 	"github.com/satchel-backup/satchel/store"
 	"github.com/satchel-backup/satchel/store/mem"
+	"github.com/satchel-backup/satchel/store/storetest"
 )
 
 // typed returns words of a wallet by their positions, as a person might write them.
@@ -306,6 +307,10 @@ func TestRekeyFails(t *testing.T) {
 		mustRead(t, here(t, b), way, good)
 		mustRead(t, here(t, b), way, bad.inner)
 	}
+	// Without a way in only what was begun is finished or put away.
+	if nb, _, err := ow.Rekey(ctx, dir, satchel.RekeyPlan{}); nb != nil || err == nil || b.Status().Rekeying != "" {
+		t.Errorf("without a way in: %v, still begun in %q", err, b.Status().Rekeying)
+	}
 	code, _ := slot.NewRecoveryCode()
 	want := here(t, b)
 	nb, _, err := ow.Rekey(ctx, dir, satchel.RekeyPlan{Slots: []slot.Secret{code}})
@@ -322,4 +327,36 @@ func TestRekeyFails(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A Rekey that made the new backup and could not delete the old one is finished without
+// a new way in: the first one counts.
+func TestRekeyIsFinished(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	bad := newBroken()
+	cfg := config(t, bad)
+	b, _, way := create(t, cfg, item("labels", "1"))
+	ow, err := b.Unlock(ctx, way)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := here(t, b)
+	dir := filepath.Join(filepath.Dir(cfg.Dir), "rekeyed")
+	code, _ := slot.NewRecoveryCode()
+	nb, _, err := ow.Rekey(bad.arm(strike{op: storetest.Delete, fault: storetest.NotApplied}), dir, satchel.RekeyPlan{Slots: []slot.Secret{code}})
+	if nb == nil || err == nil {
+		t.Fatalf("deleting fails: %v", err)
+	}
+	nb.Close()
+	bad.disarm()
+	if b.Status().Rekeying != dir {
+		t.Errorf("begun in %q, want %q", b.Status().Rekeying, dir)
+	}
+	nb, r, err := ow.Rekey(ctx, dir, satchel.RekeyPlan{})
+	if err != nil || nb == nil || r.Objects == 0 {
+		t.Fatalf("finishing: %+v, %v", r, err)
+	}
+	defer nb.Close()
+	mustRead(t, want, code, bad.inner)
 }

@@ -179,6 +179,32 @@ type Reverted struct {
 	Kept     []string // stay as they are: never put back
 }
 
+// Difference says what Revert would do, and changes nothing. Errors as for Revert.
+func (o *Owner) Difference(ctx context.Context, snapshot string) (Reverted, error) {
+	var r Reverted
+	if err := o.b.begin(); err != nil {
+		return r, err
+	}
+	defer o.b.end()
+	_, err := o.difference(ctx, snapshot, &r)
+	if err != nil {
+		err = fmt.Errorf("comparing with an older state: %w", err)
+	}
+	return r, err
+}
+
+// difference returns the changes that make the device's items those of a snapshot.
+func (o *Owner) difference(ctx context.Context, snapshot string, r *Reverted) ([]Change, error) {
+	op, err := o.opened(ctx)
+	if err == nil {
+		op, err = op.At(ctx, snapshot)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return op.differences(ctx, o.b.dev, r)
+}
+
 // Revert brings an older state back as a new generation: the items, but for the keys
 // and descriptors, which the owner makes, and everything below "lightning/": old channel
 // state must not come back (R21). It needs every value that differs (IncompleteError);
@@ -194,14 +220,7 @@ func (o *Owner) Revert(ctx context.Context, snapshot string) (Reverted, error) {
 	if err != nil {
 		return r, err
 	}
-	op, err := o.opened(ctx)
-	if err == nil {
-		op, err = op.At(ctx, snapshot)
-	}
-	if err != nil {
-		return r, fmt.Errorf("bringing an older state back: %w", err)
-	}
-	changes, err := op.differences(ctx, b.dev, &r)
+	changes, err := o.difference(ctx, snapshot, &r)
 	if err == nil && len(changes) > 0 {
 		err = b.commitChanges(o.keys, changes, nil, nil)
 	}

@@ -426,9 +426,16 @@ func TestRevert(t *testing.T) {
 	save(t, b, item("labels", "2"), item("file/big", "y"), item("settings", "new"), item("lightning/scb", "new"), satchel.Change{Name: "contacts", Remove: true})
 	now := b.Head().String()
 	ow := unlock(t, b, way)
+	plan, err := ow.Difference(ctx, then)
+	if err != nil || b.Status().Generation != 2 || here(t, b)["labels"] != "2" {
+		t.Fatalf("difference: %+v, %v", plan, err)
+	}
 	r, err := ow.Revert(ctx, then)
 	if err != nil || !r.Protected || r.Generation != 3 {
 		t.Fatalf("%+v, %v", r, err)
+	}
+	if !slices.Equal(plan.Restored, r.Restored) || !slices.Equal(plan.Removed, r.Removed) || !slices.Equal(plan.Kept, r.Kept) {
+		t.Errorf("said before: %+v, done: %+v", plan, r)
 	}
 	want := map[string][]string{"restored": {"contacts", "file/big", "labels"}, "removed": {"settings"}, "kept": {"lightning/scb"}}
 	for what, got := range map[string][]string{"restored": r.Restored, "removed": r.Removed, "kept": r.Kept} {

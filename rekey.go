@@ -17,7 +17,8 @@ import (
 // RekeyPlan is what Rekey makes.
 type RekeyPlan struct {
 	// Slots are the ways into the new backup, at least one. None of the old ones
-	// opens it, unless its secret is given again.
+	// opens it, unless its secret is given again. Without any, Rekey only finishes
+	// what was begun, or puts it away: then Status.Rekeying is empty again.
 	Slots []slot.Secret
 	// DropKeys leaves the wallet's keys out of the new backup. They stay on this
 	// device. It needs VerifyWords first (ErrNotWritten).
@@ -66,9 +67,6 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 		return nil, r, ErrDeleted
 	}
 	if !d.deleted {
-		if len(p.Slots) == 0 {
-			return nil, r, errors.New("the new backup needs a way in")
-		}
 		if p.DropKeys && d.kept.Written.IsZero() && !d.keysDropped() {
 			return nil, r, ErrNotWritten
 		}
@@ -86,6 +84,9 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 		}
 	}
 	nb, err = o.resume(ctx)
+	if err == nil && nb == nil && len(p.Slots) == 0 {
+		err = errors.New("the new backup needs a way in")
+	}
 	if err == nil && nb == nil {
 		nb, err = o.renew(ctx, dir, p)
 	}
