@@ -38,6 +38,7 @@ type app struct {
 	newSecretFD  int
 	passphraseFD int
 	codeFD       int
+	wordsFD      int
 	fds          map[int]*os.File // those from 3 on, see takeFDs
 
 	progress *progressLine
@@ -85,7 +86,7 @@ var errPartly = errors.New("not protected")
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
 	a := &app{
 		stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv, now: time.Now,
-		secretFD: noFD, newSecretFD: noFD, passphraseFD: noFD, codeFD: noFD,
+		secretFD: noFD, newSecretFD: noFD, passphraseFD: noFD, codeFD: noFD, wordsFD: noFD,
 	}
 	root := a.rootCommand()
 	root.SetArgs(args)
@@ -236,8 +237,9 @@ there is one it shows whether it is protected.`,
 	root.AddGroup(
 		&cobra.Group{ID: "everyday", Title: "Everyday:"},
 		&cobra.Group{ID: "places", Title: "Places:"},
+		&cobra.Group{ID: "time", Title: "Earlier states:"},
 		&cobra.Group{ID: "ways", Title: "Ways in, ways out:"},
-		&cobra.Group{ID: "proof", Title: "Proof:"},
+		&cobra.Group{ID: "proof", Title: "Proof and care:"},
 		&cobra.Group{ID: "expert", Title: "Expert:"},
 	)
 	add := func(group string, commands ...*cobra.Command) {
@@ -249,8 +251,9 @@ there is one it shows whether it is protected.`,
 	add("everyday", a.createCommand(), a.importCommand(), a.watchCommand(), a.backupCommand(), a.putCommand(), a.getCommand(),
 		a.itemsCommand(), a.restoreCommand(), a.statusCommand())
 	add("places", a.storeCommand())
-	add("ways", a.slotCommand(), a.exportCommand())
-	add("proof", a.checkCommand(), a.drillCommand())
+	add("time", a.historyCommand(), a.revertCommand(), a.pruneCommand(), a.compactCommand())
+	add("ways", a.slotCommand(), a.wordsCommand(), a.exportCommand(), a.rekeyCommand())
+	add("proof", a.checkCommand(), a.drillCommand(), a.healCommand(), a.limitCommand())
 	add("expert", a.forgetCommand(), a.deleteCommand(), a.completionCommand(), a.manCommand(), a.versionCommand())
 	cobra.EnableCommandSorting = false
 	root.SetHelpCommand(a.helpCommand())
@@ -298,7 +301,7 @@ func (a *app) begin(cmd *cobra.Command) error {
 		return err
 	}
 	if len(devices) > 0 || a.broken != nil {
-		return a.status(cmd.Context())
+		return a.status(cmd.Context(), nil)
 	}
 	a.term.print("Satchel keeps a Bitcoin wallet safe from the loss of this device.\n\n")
 	n, err := a.term.choose(cmd.Context(), "What would you like to do?", []string{

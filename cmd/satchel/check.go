@@ -46,40 +46,60 @@ func findingOf(f satchel.Finding) findingJSON {
 	return findingJSON{f.Place, f.Object, errorText(f.Err), int(codeOf(f.Err))}
 }
 
+type reportJSON struct {
+	Objects  int           `json:"objects"`
+	Bytes    int64         `json:"bytes"`
+	Places   []placeJSON   `json:"places"`
+	Findings []findingJSON `json:"findings"`
+}
+
+func toReportJSON(r satchel.Report) reportJSON {
+	j := reportJSON{r.Objects, r.Bytes, placesJSON(r.Places), []findingJSON{}}
+	for _, f := range r.Findings {
+		j.Findings = append(j.Findings, findingOf(f))
+	}
+	return j
+}
+
 // sayReport prints the outcome of a check or a drill.
 func (a *app) sayReport(r satchel.Report, how string, err error) error {
 	a.progress.pause()
 	if err != nil && len(r.Places) == 0 {
 		return err
 	}
-	type reportJSON struct {
-		Objects  int           `json:"objects"`
-		Bytes    int64         `json:"bytes"`
-		Places   []placeJSON   `json:"places"`
-		Findings []findingJSON `json:"findings"`
-	}
-	j := reportJSON{r.Objects, r.Bytes, placesJSON(r.Places), []findingJSON{}}
-	for _, f := range r.Findings {
-		j.Findings = append(j.Findings, findingOf(f))
-	}
-	if e := a.emit(j); e != nil {
+	if e := a.emit(toReportJSON(r)); e != nil {
 		return e
 	}
+	a.sayFindings(r, how, err)
+	return err
+}
+
+// sayFindings is sayReport for a person.
+func (a *app) sayFindings(r satchel.Report, how string, err error) {
 	a.say("%s (%s) %s", count(r.Objects, "object"), size(r.Bytes), how)
-	a.sayPlaces(r.Places)
-	if len(r.Findings) == 0 {
-		if err == nil {
-			a.say("All is well.")
-		}
-		return err
-	}
 	a.say("")
+	a.sayPlaces(r.Places)
+	a.say("")
+	if len(r.Findings) == 0 && err == nil {
+		a.say("All is well.")
+	}
+	if len(r.Findings) == 0 {
+		return
+	}
 	a.say("%s:", count(len(r.Findings), "finding"))
 	for _, f := range r.Findings {
-		a.say("  %s: %s", printable(f.Place), errorText(f.Err))
-		if f.Object != "" {
-			a.say("    %s", printable(f.Object))
-		}
+		a.sayFinding(f)
 	}
-	return err
+}
+
+func (a *app) sayFinding(f satchel.Finding) {
+	where := printable(f.Place)
+	if where == "" {
+		where = printable(f.Object)
+	}
+	a.say("  %s", where)
+	if f.Object != "" && f.Place != "" {
+		a.say("    %s", printable(f.Object))
+	}
+	a.sayHanging("    ", errorText(f.Err))
 }

@@ -2,17 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
-	"github.com/satchel-backup/satchel/internal/durable"
-	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/slot"
 	"github.com/satchel-backup/satchel/store"
 	"github.com/satchel-backup/satchel/wallet"
@@ -31,10 +27,14 @@ func (n *newWallet) flags(a *app, cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&n.in, "in", "", "the `place` that keeps the backup: a folder, or folder:/PATH")
-	f.StringVar(&n.unlock, "unlock", "", "how to open it again: `way`, one of recovery-code,\npassphrase (your own), generated (a passphrase)")
+	a.unlockFlag(cmd, &n.unlock)
 	f.StringVar(&n.label, "label", "Wallet", "`name` of the wallet, readable in the place")
 	f.StringVar(&n.network, "network", "mainnet", "mainnet, testnet, signet or regtest")
 	f.BoolVar(&n.beside, "new", false, "go on although the place already holds backups")
+}
+
+func (a *app) unlockFlag(cmd *cobra.Command, unlock *string) {
+	cmd.Flags().StringVar(unlock, "unlock", "", "how to open it again: `way`, one of recovery-code,\npassphrase (your own), generated (a passphrase)")
 }
 
 const cards = `  %s
@@ -115,17 +115,11 @@ func (a *app) create(cmd *cobra.Command, n newWallet, makeKeys func(context.Cont
 	}
 	// Scripts learn of everything that is missing before anything is made.
 	if a.term == nil {
-		switch {
-		case n.in == "":
+		if n.in == "" {
 			return needFlag("a place", "--in FOLDER")
-		case n.unlock == "":
-			return needFlag("a way to open the backup again", "--unlock recovery-code")
-		case n.unlock == wayPassphrase && a.newSecretFD == noFD:
-			return needFlag("the new passphrase", "--new-secret-fd N")
-		case n.unlock != wayPassphrase:
-			if err := a.canShow(); err != nil {
-				return err
-			}
+		}
+		if err := a.needWay(n.unlock); err != nil {
+			return err
 		}
 	} else {
 		a.term.print(cards, a.term.strong("1  You own it"), a.term.strong("2  How you get it back"), a.term.strong("3  How it is protected"))
@@ -173,12 +167,11 @@ func (a *app) create(cmd *cobra.Command, n newWallet, makeKeys func(context.Cont
 // is not known before, and moves that to its own. A crash in between leaves a
 // wallet that works under the temporary name. With a nil Status nothing was made.
 func (a *app) createBackup(ctx context.Context, place store.Place, plan satchel.Plan) (*satchel.Status, error) {
-	wallets, err := a.walletsDir()
+	dir, err := a.newWalletDir()
 	if err != nil {
 		return nil, err
 	}
-	random := secret.Random(4)
-	cfg, err := a.config(filepath.Join(wallets, "new-"+hex.EncodeToString(random.Open())), []store.Place{place})
+	cfg, err := a.config(dir, []store.Place{place})
 	if err != nil {
 		return nil, err
 	}
@@ -197,12 +190,7 @@ func (a *app) createBackup(ctx context.Context, place store.Place, plan satchel.
 	if closeErr := b.Close(); closeErr != nil {
 		return &status, errors.Join(err, closeErr)
 	}
-	name, nameErr := folderName(status.Label, status.ID)
-	if nameErr != nil {
-		return &status, errors.Join(err, nameErr)
-	}
-	moveErr := durable.Disk{}.RenameDir(cfg.Dir, filepath.Join(wallets, name))
-	return &status, errors.Join(err, moveErr)
+	return &status, errors.Join(err, a.nameWallet(dir, status))
 }
 
 // created tells what was made.
@@ -371,6 +359,19 @@ func checkWay(kind string) error {
 		return nil
 	}
 	return &usageError{text: "no such way to unlock: " + printable(kind), hint: "--unlock recovery-code, passphrase or generated"}
+}
+
+// needWay returns an error if a script does not give what makes a new way in.
+func (a *app) needWay(unlock string) error {
+	switch {
+	case unlock == "":
+		return needFlag("a way to open the backup again", "--unlock recovery-code")
+	case unlock == wayPassphrase && a.newSecretFD == noFD:
+		return needFlag("the new passphrase", "--new-secret-fd N")
+	case unlock != wayPassphrase:
+		return a.canShow()
+	}
+	return nil
 }
 
 // askWay asks how the backup shall be opened again.

@@ -124,7 +124,8 @@ JSON: words (in one line), passphrase, passphrase_needed, fingerprint, paths.`,
 			}
 			a.say("Fingerprint %s. Any BIP 39 wallet takes these words; the money is at", keys.Fingerprint())
 			a.say("%s.", strings.Join(accountPaths(keys), ", "))
-			a.say("Written down, they bring the wallet back without Satchel.")
+			a.say("Written down, they bring the wallet back without Satchel. Then `satchel words")
+			a.say("verify` lets you type some back, to be sure.")
 			return nil
 		},
 	}

@@ -23,6 +23,7 @@ var fdFlags = map[string]direction{
 	"secret-fd":     reading,
 	"new-secret-fd": reading,
 	"passphrase-fd": reading,
+	"words-fd":      reading,
 	"code-fd":       writing,
 	"to-fd":         writing,
 }

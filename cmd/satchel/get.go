@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/secret"
 )
 
 func (a *app) getCommand() *cobra.Command {
@@ -46,34 +48,40 @@ JSON: name, generation, size, sha256, required, value (base64).`,
 				return err
 			}
 			defer value.Wipe()
-			if name == seal.ItemKeys {
-				if err := a.confirm(cmd.Context(), yes, "--yes", "This shows the words of the wallet: whoever sees them can take the money.\nGo on?"); err != nil {
-					return err
-				}
-			}
-			if out != "" {
-				return writeNew(out, value.Open())
-			}
-			if a.json {
-				type valueJSON struct {
-					itemJSON
-					Value []byte `json:"value"`
-				}
-				for _, i := range b.Items() {
-					if i.Name == name {
-						return a.emit(valueJSON{toItemJSON(i), value.Open()})
-					}
-				}
-				return fmt.Errorf("%s: %w", printable(name), satchel.ErrNoItem)
-			}
-			a.progress.pause()
-			_, err = a.stdout.Write(value.Open())
-			return err
+			return a.sayValue(cmd.Context(), name, b.Items(), value, out, yes)
 		},
 	}
 	cmd.Flags().StringVarP(&out, "output", "o", "", "write to this new `file`, mode 0600")
 	cmd.Flags().BoolVar(&yes, "yes", false, "print keys without asking")
 	return cmd
+}
+
+// sayValue prints the value of an item, or writes it to a file. The keys it only
+// shows to who said yes.
+func (a *app) sayValue(ctx context.Context, name string, items []satchel.ItemInfo, value secret.Bytes, out string, yes bool) error {
+	if name == seal.ItemKeys {
+		if err := a.confirm(ctx, yes, "--yes", "This shows the words of the wallet: whoever sees them can take the money.\nGo on?"); err != nil {
+			return err
+		}
+	}
+	if out != "" {
+		return writeNew(out, value.Open())
+	}
+	if a.json {
+		type valueJSON struct {
+			itemJSON
+			Value []byte `json:"value"`
+		}
+		for _, i := range items {
+			if i.Name == name {
+				return a.emit(valueJSON{toItemJSON(i), value.Open()})
+			}
+		}
+		return fmt.Errorf("%s: %w", printable(name), satchel.ErrNoItem)
+	}
+	a.progress.pause()
+	_, err := a.stdout.Write(value.Open())
+	return err
 }
 
 // writeNew writes a file that nobody else can read, where none is yet.

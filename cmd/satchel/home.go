@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/store"
 )
 
@@ -268,6 +270,24 @@ func (a *app) walletsDir() (string, error) {
 	}
 	wallets := filepath.Join(home, "wallets")
 	return wallets, durable.Disk{}.MkdirAll(wallets, 0o700)
+}
+
+// newWalletDir is where a wallet is made, under a name for the time being: its id is
+// not known before.
+func (a *app) newWalletDir() (string, error) {
+	wallets, err := a.walletsDir()
+	random := secret.Random(4)
+	return filepath.Join(wallets, "new-"+hex.EncodeToString(random.Open())), err
+}
+
+// nameWallet gives a wallet that was made in dir, and is closed, its own name. A crash
+// before leaves one that works under the other.
+func (a *app) nameWallet(dir string, s satchel.Status) error {
+	name, err := folderName(s.Label, s.ID)
+	if err != nil {
+		return err
+	}
+	return durable.Disk{}.RenameDir(dir, filepath.Join(filepath.Dir(dir), name))
 }
 
 // setAside moves a directory of a wallet away whose key is lost. Nothing of it is

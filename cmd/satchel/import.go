@@ -94,6 +94,11 @@ func (a *app) askWords(ctx context.Context) (wallet.Words, error) {
 		defer typed.Wipe()
 		return wallet.ParseWords(typed)
 	}
+	return a.typeWords(ctx)
+}
+
+// typeWords lets a person type the words of a wallet.
+func (a *app) typeWords(ctx context.Context) (wallet.Words, error) {
 	a.term.print("Type the words of the wallet, with spaces between them. Of an English word\nthe first four letters are enough.\n")
 	for {
 		typed, err := a.term.secret(ctx, "Words (not shown): ")

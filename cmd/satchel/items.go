@@ -62,17 +62,23 @@ func toItemJSON(i satchel.ItemInfo) itemJSON {
 	return itemJSON{i.Name, i.Generation, i.Size, hex.EncodeToString(i.SHA256[:]), i.Required}
 }
 
-func (a *app) completeItems() ([]string, cobra.ShellCompDirective) {
+// glance opens the wallet that is meant, without waiting, to complete a command.
+func (a *app) glance() (*satchel.Backup, bool) {
 	d, err := a.device()
 	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
+		return nil, false
 	}
 	cfg, err := a.deviceConfig(d)
 	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
+		return nil, false
 	}
-	b, err := satchel.Open(cfg) // without waiting
-	if err != nil {
+	b, err := satchel.Open(cfg)
+	return b, err == nil
+}
+
+func (a *app) completeItems() ([]string, cobra.ShellCompDirective) {
+	b, ok := a.glance()
+	if !ok {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	defer b.Close()

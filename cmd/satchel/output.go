@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -148,22 +149,50 @@ func placesJSON(places []satchel.PlaceStatus) []placeJSON {
 	return out
 }
 
-// sayPlaces prints each place with its health and what to do about it.
+// sayPlaces prints a table of the places, and under each what to do about it.
 func (a *app) sayPlaces(places []satchel.PlaceStatus) {
+	const rest = len("  newest  last verified     another device writes")
+	width := len("place")
 	for _, p := range places {
-		a.say("  %s", printable(p.Address))
-		generation := "nothing verified there"
-		if p.Generation > 0 {
-			generation = fmt.Sprintf("generation %d, verified %s", p.Generation, moment(p.Verified))
-		}
-		a.say("    %s: %s", p.Health, generation)
-		if p.Err != nil {
-			a.say("    last error: %s", errorText(p.Err))
-		}
-		if hint := healthHints[p.Health]; hint != "" {
-			a.say("    next: %s", hint)
+		if n := columns(printable(p.Address)); n <= helpWidth-rest {
+			width = max(width, n)
 		}
 	}
+	a.say("%-*s  newest  last verified     health", width, "place")
+	for _, p := range places {
+		address := printable(p.Address)
+		if columns(address) > width {
+			a.say("%s", address) // on a line of its own
+			address = ""
+		}
+		newest := "-"
+		if p.Generation > 0 {
+			newest = strconv.FormatUint(p.Generation, 10)
+		}
+		a.say("%s%s  %6s  %-16s  %s", address, strings.Repeat(" ", width-columns(address)), newest, moment(p.Verified), p.Health)
+		if hint := healthHints[p.Health]; hint != "" && !errors.Is(p.Err, satchel.ErrDeleted) {
+			a.sayHanging("  next: ", hint)
+		}
+		if p.Err != nil {
+			a.sayHanging("  last error: ", errorText(p.Err))
+		}
+	}
+}
+
+// sayHanging prints text that begins with a title and goes on below its beginning.
+func (a *app) sayHanging(title, text string) {
+	indent := strings.Repeat(" ", columns(title))
+	for i, line := range strings.Split(wrapAt(text, helpWidth-columns(title)), "\n") {
+		if i > 0 {
+			title = indent
+		}
+		a.say("%s%s", title, line)
+	}
+}
+
+// sayField prints a named value, broken to fit.
+func (a *app) sayField(name, text string) {
+	a.sayHanging(fmt.Sprintf("%-9s ", name), text)
 }
 
 // result prints what became of a save.
@@ -200,14 +229,16 @@ func (a *app) saved(r satchel.Result, err error) error {
 }
 
 // wrap breaks text into lines that fit the screen.
-func wrap(text string) string {
+func wrap(text string) string { return wrapAt(text, helpWidth) }
+
+func wrapAt(text string, limit int) string {
 	var b strings.Builder
 	width := 0
 	for i, word := range strings.Fields(text) {
 		n := utf8.RuneCountInString(word)
 		switch {
 		case i == 0:
-		case width+1+n > helpWidth:
+		case width+1+n > limit:
 			b.WriteByte('\n')
 			width = 0
 		default:

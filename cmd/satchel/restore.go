@@ -44,13 +44,16 @@ Dropbox, iCloud …), on drives that are plugged in, and in the places of wallet
 that are here already; or in the folders that --from names. BACKUP is a label, a
 folder or an id from the list, or the beginning of one.
 
+If the words are not in the backup because its owner took them out of the cloud, it
+asks for them, or restores the rest without them.
+
 This device then becomes the one that writes the backup; another device that
 still uses it stops writing and says so. Nothing on this device is overwritten.
 
 JSON: with --list, one object a backup: label, folder, id, network, created,
 modified, epoch, generation, fingerprint ("" if sealed), here, slots, places.
 Otherwise: id, label, network, fingerprint, addresses, saved, snapshot, epoch, generation,
-software, device, passphrase_needed, items, slots, problem, warnings, others
+software, device, passphrase_needed, keys_dropped, items, slots, problem, warnings, others
 (snapshot, epoch, generation, device), and after a restore also restored,
 compared, protected, missing.`,
 		Example: `  satchel restore
@@ -80,6 +83,7 @@ compared, protected, missing.`,
 	fl.BoolVar(&f.accept, "accept-problem", false, "restore the newest whole state although newer ones cannot be")
 	fl.BoolVar(&f.aside, "set-aside", false, "move a wallet away that is here and cannot be opened")
 	fl.BoolVar(&f.yes, "yes", false, "restore without asking")
+	fl.IntVar(&a.wordsFD, "words-fd", noFD, "read the words of the wallet, where the backup does not hold\nthem, from file descriptor `N`, one line")
 	a.secretFlag(cmd, "the secret")
 	a.passphraseFlag(cmd)
 	return cmd
@@ -145,6 +149,11 @@ func (a *app) restore(cmd *cobra.Command, f restoreFlags, name string) error {
 	}
 	if p.PassphraseNeeded && bip39.BIP39Passphrase.Empty() {
 		if bip39.BIP39Passphrase, err = a.askNeededPassphrase(ctx); err != nil {
+			return err
+		}
+	}
+	if p.KeysDropped {
+		if bip39.Keys, err = a.droppedKeys(ctx, p, typed); err != nil {
 			return err
 		}
 	}
@@ -401,6 +410,7 @@ type previewJSON struct {
 	Fingerprint      string          `json:"fingerprint"`
 	Addresses        []string        `json:"addresses"`
 	PassphraseNeeded bool            `json:"passphrase_needed"`
+	KeysDropped      bool            `json:"keys_dropped"`
 	Snapshot         string          `json:"snapshot"`
 	Epoch            uint64          `json:"epoch"`
 	Generation       uint64          `json:"generation"`
@@ -415,7 +425,7 @@ type previewJSON struct {
 }
 
 func toPreviewJSON(p satchel.Preview) previewJSON {
-	j := previewJSON{p.ID, p.Label, p.Network, p.Fingerprint, append([]string{}, p.Addresses...), p.PassphraseNeeded, p.Snapshot, p.Epoch,
+	j := previewJSON{p.ID, p.Label, p.Network, p.Fingerprint, append([]string{}, p.Addresses...), p.PassphraseNeeded, p.KeysDropped, p.Snapshot, p.Epoch,
 		p.Generation, stamp(p.Saved), p.Software, p.Device, []itemJSON{}, slotsJSON(p.Slots), nil,
 		append([]string{}, p.Warnings...), []candidateJSON{}}
 	for _, i := range p.Items {
@@ -531,6 +541,77 @@ func (a *app) askNeededPassphrase(ctx context.Context) (p secret.Bytes, err erro
 	}
 	a.term.print("This wallet also needs its BIP 39 passphrase, which is not in the backup. With it\nthe wallet can be compared; it is not kept.\n")
 	return a.term.secret(ctx, "BIP 39 passphrase (not shown; Enter to go on without): ")
+}
+
+// droppedKeys are the keys of a wallet whose backup does not hold them. None means to
+// restore the rest without them.
+func (a *app) droppedKeys(ctx context.Context, p satchel.Preview, typed opened) (wallet.Keys, error) {
+	if typed.words.Count() == 0 && a.wordsFD == noFD {
+		if a.term == nil {
+			a.note("the words are not in this backup: without --words-fd the wallet is not compared, and cannot spend here")
+			return wallet.Keys{}, nil
+		}
+		a.term.print("The words of this wallet are not in the backup: its owner wrote them down. With\nthem it can spend and is compared; they are kept on this device only.\n")
+		ok, err := a.term.yes(ctx, "Type them now? (Without them the rest is restored.)", true)
+		if err != nil || !ok {
+			return wallet.Keys{}, err
+		}
+	}
+	return a.keysOf(ctx, p.Network, p.Fingerprint, typed)
+}
+
+// keysOf makes the keys of a known wallet from its words: those that opened the backup,
+// or that are typed now.
+func (a *app) keysOf(ctx context.Context, network wallet.Network, fingerprint string, typed opened) (wallet.Keys, error) {
+	words, passphrase := typed.words, typed.bip39Passphrase
+	for try := 1; ; try++ {
+		var err error
+		switch {
+		case words.Count() > 0:
+		case a.wordsFD != noFD:
+			line, lineErr := a.fromFD(ctx, a.wordsFD, "--words-fd")
+			if lineErr != nil {
+				return wallet.Keys{}, lineErr
+			}
+			words, err = wallet.ParseWords(line)
+		default:
+			words, err = a.typeWords(ctx)
+		}
+		if err != nil {
+			return wallet.Keys{}, err
+		}
+		keys, err := wallet.Import(words, wallet.ImportConfig{Network: network, Passphrase: passphrase})
+		if err == nil && keys.Fingerprint() != fingerprint && passphrase.Empty() {
+			if passphrase, err = a.perhapsPassphrase(ctx); err == nil && !passphrase.Empty() {
+				keys, err = wallet.Import(words, wallet.ImportConfig{Network: network, Passphrase: passphrase})
+			}
+		}
+		if err != nil {
+			return wallet.Keys{}, err
+		}
+		if keys.Fingerprint() == fingerprint {
+			return keys, nil
+		}
+		other := fmt.Errorf("%w: these words have the fingerprint %s, the backup is of %s", satchel.ErrWrongWallet, keys.Fingerprint(), fingerprint)
+		if a.term == nil || a.wordsFD != noFD || try == askTries {
+			return wallet.Keys{}, other
+		}
+		a.term.print("%s\n", wrap("Not yet: "+errorText(other)+"."))
+		words, passphrase = wallet.Words{}, secret.Bytes{}
+	}
+}
+
+// perhapsPassphrase asks for a BIP 39 passphrase that the wallet may have: empty if
+// nobody can be asked.
+func (a *app) perhapsPassphrase(ctx context.Context) (secret.Bytes, error) {
+	if a.passphraseFD != noFD {
+		return a.fromFD(ctx, a.passphraseFD, "--passphrase-fd")
+	}
+	if a.term == nil || a.wordsFD != noFD {
+		return secret.Bytes{}, nil
+	}
+	a.term.print("These words are well-formed, but alone they are another wallet.\n")
+	return a.term.secret(ctx, "BIP 39 passphrase of the wallet (not shown; Enter if it has none): ")
 }
 
 // bringBack restores what was opened.

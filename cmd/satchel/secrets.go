@@ -59,6 +59,7 @@ const askTries = 5
 type opened struct {
 	way             slot.Secret
 	bip39Passphrase secret.Bytes // empty unless it was asked for
+	words           wallet.Words // none unless they opened it
 }
 
 // openWith gets a secret for one of the kinds of slots and tries it. On a
@@ -184,7 +185,7 @@ func (a *app) tryWords(ctx context.Context, words wallet.Words, try func(slot.Se
 	}
 	err = try(way)
 	if !errors.Is(err, slot.ErrWrongSecret) {
-		return opened{way: way}, err
+		return opened{way: way, words: words}, err
 	}
 	var passphrase secret.Bytes
 	switch {
@@ -207,7 +208,7 @@ func (a *app) tryWords(ctx context.Context, words wallet.Words, try func(slot.Se
 	if way, err = wordsWay(words, passphrase); err != nil {
 		return opened{}, err
 	}
-	return opened{way: way, bip39Passphrase: passphrase}, try(way)
+	return opened{way: way, bip39Passphrase: passphrase, words: words}, try(way)
 }
 
 func wordsWay(words wallet.Words, passphrase secret.Bytes) (slot.Secret, error) {

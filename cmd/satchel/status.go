@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,34 +13,51 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var holding string
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show whether the wallet is protected",
 		Long: `Shows what this device knows of the backup, without asking any place: whether it
-is protected and since when, how each place stands and what to do about it, and
-the ways in. With several wallets on this device it shows all of them, or the one
-that --wallet names. "satchel check" asks the places.
+is protected and since when, how each place stands and what to do about it, the
+ways in, the limit, and what would make the wallet safer. With several wallets on
+this device it shows all of them, or the one that --wallet names. "satchel check"
+asks the places.
+
+With --holding it also says whether that amount is above the limit that "satchel
+limit" set; then the exit code is 3.
 
 JSON, one object a wallet: id, name, label, folder, network, fingerprint,
 created, device, epoch, generation, saved, items, protected, verified, deleted,
-copies, places (address, health, generation, verified, error, code), slots (id, kind).`,
+copies, places (address, health, generation, verified, error, code), slots (id,
+kind), missing (items), keys_dropped, words_written (when, or null), limit
+(satoshi, 0 if none), next, next_command, rekeying (a directory, if new keys were
+begun and not finished), and with --holding also holding and above.`,
 		Example: `  satchel status
   satchel status --wallet Samantha
+  satchel status --holding 0.02btc
   satchel status --json || mail -s "wallet not protected" me@example.org`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
 			satchel.CodeDamaged),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.status(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			held, err := parseHolding(holding)
+			if err != nil {
+				return err
+			}
+			return a.status(cmd.Context(), held)
+		},
 	}
+	cmd.Flags().StringVar(&holding, "holding", "", holdingHelp)
+	return cmd
 }
 
-// status shows one wallet or all.
-func (a *app) status(ctx context.Context) error {
+// status shows one wallet or all. held, if not nil, is compared with the limit.
+func (a *app) status(ctx context.Context, held *int64) error {
 	devices, err := a.devices()
 	if err != nil {
 		return err
 	}
-	if len(devices) <= 1 || a.walletName != "" {
+	if len(devices) <= 1 || a.walletName != "" || held != nil {
 		d, err := a.device()
 		if err != nil {
 			return err
@@ -50,6 +68,7 @@ func (a *app) status(ctx context.Context) error {
 	for i, d := range devices {
 		if i > 0 {
 			a.say("")
+			a.say("%s", strings.Repeat("─", helpWidth))
 		}
 		b, err := a.openDevice(ctx, d)
 		if err != nil {
@@ -63,11 +82,12 @@ func (a *app) status(ctx context.Context) error {
 			continue
 		}
 		s := b.Status()
+		_, keysErr := b.Keys()
 		b.Close()
-		if err := a.oneStatus(d, s); err != nil {
+		if err := a.oneStatus(d, s, keysErr == nil, held); err != nil {
 			return err
 		}
-		if (!s.Protected || s.Deleted) && first == nil {
+		if (!s.Protected || s.Deleted || above(s, held)) && first == nil {
 			first = errPartly
 		}
 	}
@@ -80,52 +100,102 @@ func (a *app) status(ctx context.Context) error {
 // deletedText is what is left of a wallet after "satchel delete".
 const deletedText = "The backup was deleted; the wallet is on this device only"
 
-func (a *app) oneStatus(d device, s satchel.Status) error {
+// replacedText is what is left of a wallet after "satchel rekey" was cut short.
+const replacedText = "Replaced by a backup with new keys; what is here is left over"
+
+func (a *app) oneStatus(d device, s satchel.Status, keys bool, held *int64) error {
 	type statusJSON struct {
-		ID          string         `json:"id"`
-		Name        string         `json:"name"`
-		Label       string         `json:"label"`
-		Folder      string         `json:"folder"`
-		Network     wallet.Network `json:"network"`
-		Fingerprint string         `json:"fingerprint"`
-		Created     *time.Time     `json:"created"`
-		Device      string         `json:"device"`
-		Epoch       uint64         `json:"epoch"`
-		Generation  uint64         `json:"generation"`
-		Saved       *time.Time     `json:"saved"`
-		Items       int            `json:"items"`
-		Protected   bool           `json:"protected"`
-		Verified    *time.Time     `json:"verified"`
-		Deleted     bool           `json:"deleted"`
-		Copies      int            `json:"copies"`
-		Places      []placeJSON    `json:"places"`
-		Slots       []slotJSON     `json:"slots"`
+		ID           string         `json:"id"`
+		Name         string         `json:"name"`
+		Label        string         `json:"label"`
+		Folder       string         `json:"folder"`
+		Network      wallet.Network `json:"network"`
+		Fingerprint  string         `json:"fingerprint"`
+		Created      *time.Time     `json:"created"`
+		Device       string         `json:"device"`
+		Epoch        uint64         `json:"epoch"`
+		Generation   uint64         `json:"generation"`
+		Saved        *time.Time     `json:"saved"`
+		Items        int            `json:"items"`
+		Protected    bool           `json:"protected"`
+		Verified     *time.Time     `json:"verified"`
+		Deleted      bool           `json:"deleted"`
+		Copies       int            `json:"copies"`
+		Places       []placeJSON    `json:"places"`
+		Slots        []slotJSON     `json:"slots"`
+		Missing      []string       `json:"missing"`
+		KeysDropped  bool           `json:"keys_dropped"`
+		WordsWritten *time.Time     `json:"words_written"`
+		Limit        int64          `json:"limit"`
+		nextJSON
+		Rekeying string `json:"rekeying"`
+		*holdingJSON
 	}
 	if a.json {
 		return a.emit(statusJSON{s.ID, d.name, s.Label, s.Folder, s.Network, s.Fingerprint, stamp(s.Created), s.Device, s.Epoch,
-			s.Generation, stamp(s.Saved), s.Items, s.Protected, stamp(s.Verified), s.Deleted, s.Copies, placesJSON(s.Places), slotsJSON(s.Slots)})
+			s.Generation, stamp(s.Saved), s.Items, s.Protected, stamp(s.Verified), s.Deleted, s.Copies, placesJSON(s.Places), slotsJSON(s.Slots),
+			append([]string{}, s.Missing...), s.KeysDropped, stamp(s.WordsWritten), s.Limit, toNextJSON(s.Next), s.Rekeying,
+			toHoldingJSON(held, above(s, held))})
 	}
 	a.say("%s (%s), fingerprint %s", a.bold(printable(s.Label)), s.Network, s.Fingerprint)
 	switch {
+	case s.Deleted && s.Rekeying != "":
+		a.say("%s", a.bold(replacedText))
 	case s.Deleted:
 		a.say("%s", a.bold(deletedText))
 	case s.Protected:
 		a.say("Protected: generation %d, verified %s, %s", s.Generation, moment(s.Verified), count(s.Items, "item"))
+	case len(s.Missing) > 0:
+		a.say("%s: an item is missing, see below", a.bold("Not protected"))
+		a.say("Last verified: %s", moment(s.Verified))
 	default:
 		a.say("%s: generation %d of %s is on this device only", a.bold("Not protected"), s.Generation, moment(s.Saved))
 		a.say("Last verified: %s", moment(s.Verified))
 	}
 	a.say("Meant for everyday amounts.")
 	a.say("")
-	a.say("Places, each with the folder %s:", printable(s.Folder))
+	a.say("Each place has the folder %s:", printable(s.Folder))
+	a.say("")
 	a.sayPlaces(s.Places)
 	a.say("")
-	a.say("Ways in:")
-	for _, w := range s.Slots {
-		a.say("  %-14s %s", wayName(w.Kind), w.ID)
+	for i, w := range s.Slots {
+		title := ""
+		if i == 0 {
+			title = "Ways in"
+		}
+		a.say("%-9s %-18s  slot %s", title, wayName(w.Kind), w.ID)
 	}
-	if len(s.Slots) == 1 {
-		a.say("  a second one is good to have: satchel slot add")
+	a.sayWords(s, keys)
+	if held != nil {
+		a.sayField("Limit", limitText(s, held))
+	} else if s.Limit > 0 {
+		a.sayField("Limit", amount(s.Limit))
+	}
+	for _, name := range s.Missing {
+		a.sayField("Missing", printable(name)+": a restore had to go on without it; `satchel put` or `satchel backup` with a new value ends that")
+	}
+	if s.Rekeying != "" {
+		a.sayField("New keys", "begun and not finished: `satchel rekey` finishes it")
+	}
+	if !s.Deleted {
+		a.sayNext(s.Next)
 	}
 	return nil
+}
+
+// sayWords says where the words of the wallet are. keys says that they are here.
+func (a *app) sayWords(s satchel.Status, keys bool) {
+	switch {
+	case s.KeysDropped && keys:
+		a.sayField("Words", "not in the backup: on this device, and where they were written down")
+	case s.KeysDropped:
+		a.sayField("Words", "neither in the backup nor here: only where they were written down; `satchel words keep` takes them to this device")
+	case !s.WordsWritten.IsZero():
+		a.sayField("Words", "in the backup, and written down: typed back "+moment(s.WordsWritten))
+	}
+}
+
+// above reports whether an amount, if one was given, is above the limit.
+func above(s satchel.Status, held *int64) bool {
+	return held != nil && s.Limit > 0 && *held > s.Limit
 }

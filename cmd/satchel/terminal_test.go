@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -516,4 +517,87 @@ func TestSetAsideAsks(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(p.dir, "device", "set-aside")); err == nil {
 		t.Error("it was set aside without a yes")
 	}
+}
+
+// R19: a person types words back, takes them out of the cloud with a new code, and gives
+// them again when the device is lost.
+func TestGrowingUp(t *testing.T) {
+	p := newPerson(t)
+	p.run("create", "--in", filepath.Join(p.dir, "Dropbox"), "--unlock", "recovery-code")
+	code := p.expect(`((?:[0-9a-z]{4}-){8}[0-9a-z]{4})`)[1]
+	p.answer("press Enter", "")
+	p.ends(0)
+	p.run("export", "words")
+	p.answer("Show them", "y")
+	p.expect("satchel words")
+	var words []string
+	for _, m := range regexp.MustCompile(`\d+  ([a-z]+)`).FindAllStringSubmatch(p.shown(), -1) {
+		words = append(words, m[1])
+	}
+	p.ends(0)
+	if len(words) != 12 {
+		t.Fatalf("%d words on the screen", len(words))
+	}
+	// They stand in three columns of four.
+	at := func(n int) string { return words[(n-1)%4*3+(n-1)/4] }
+
+	verify := func(change string) {
+		p.run("words", "verify")
+		for range 4 {
+			n, err := strconv.Atoi(p.expect(`Word (\d+) of 12: `)[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.typed(change + at(n) + "\n")
+		}
+	}
+	verify("x")
+	p.expect("nothing was recorded")
+	p.ends(12)
+	p.run("rekey", "--drop-keys")
+	p.expect("satchel words verify")
+	p.ends(1)
+	verify("")
+	p.expect("Right")
+	if screen := p.ends(0); strings.Contains(screen, at(1)) {
+		t.Error("a word was echoed")
+	}
+
+	p.run("rekey", "--drop-keys")
+	p.expect("the words leave the cloud")
+	p.expect("still open with the old secrets")
+	p.answer("Go on", "n")
+	p.ends(1)
+	p.run("rekey", "--drop-keys")
+	p.answer("Go on", "y")
+	p.answer(`Recovery code \(not shown\): `, code)
+	p.answer(`How do you want to open it again(?s:.*)Number \[1\]: `, "")
+	code2 := p.expect(`((?:[0-9a-z]{4}-){8}[0-9a-z]{4})`)[1]
+	p.answer("press Enter", "")
+	p.expect("Old backup +deleted")
+	p.ends(0)
+
+	p.run("history", "--open")
+	p.answer(`Recovery code \(not shown\): `, code2)
+	p.expect("changed: descriptors")
+	p.ends(0)
+
+	if err := os.RemoveAll(filepath.Join(p.dir, "device")); err != nil {
+		t.Fatal(err)
+	}
+	p.run("restore")
+	p.answer("Open this one", "y")
+	p.answer(`Recovery code \(not shown\): `, code2)
+	p.answer("Type them now", "y")
+	var sentence []string
+	for n := range 12 {
+		sentence = append(sentence, at(n+1))
+	}
+	p.answer(`Words \(not shown\): `, strings.Join(sentence, " "))
+	p.answer("Restore this wallet to this device", "y")
+	p.expect("Compared +yes")
+	p.ends(0)
+	p.run("status")
+	p.expect("Words +not in the backup: on this device")
+	p.ends(0)
 }

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/slot"
+)
+
+type rekeyFlags struct {
+	unlock string
+	drop   bool
+	yes    bool
+}
+
+func (a *app) rekeyCommand() *cobra.Command {
+	var f rekeyFlags
+	cmd := &cobra.Command{
+		Use:   "rekey",
+		Short: "Replace the backup by one with new keys",
+		Long: `Makes a new backup of the same wallet, with new keys and a new way in, from what
+this device has: for when a secret of the backup was seen or lost. It asks for a
+secret of the old one, and how you want to open the new one. The new one goes to
+all places and is proven by a restore from each; only then the old one is deleted,
+with its history. Words, addresses and items stay the same.
+
+Copies that somebody made of the old folder still open with the old secrets. If you
+fear that, move the funds to a new wallet: only that helps.
+
+With --drop-keys the words of the wallet are left out of the new backup, and stay on
+this device: the cloud then holds nothing that can spend. It needs "satchel words
+verify" first.
+
+If it is interrupted, calling it again goes on.
+
+JSON: id, label, folder, fingerprint, keys_dropped, protected, verified, places,
+slots, objects (deleted of the old one), left, and secret: what was made to open the
+backup, unless it went to --code-fd.`,
+		Example: `  satchel rekey
+  satchel rekey --drop-keys
+  satchel rekey --unlock recovery-code --yes --json --secret-fd 3 3<code`,
+		Args: args(cobra.NoArgs),
+		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
+			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeIncomplete,
+			satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.rekey(cmd.Context(), f) },
+	}
+	fl := cmd.Flags()
+	fl.SortFlags = false
+	a.unlockFlag(cmd, &f.unlock)
+	fl.BoolVar(&f.drop, "drop-keys", false, "leave the words of the wallet out of the new backup")
+	fl.BoolVar(&f.yes, "yes", false, "do it without asking")
+	a.secretFlag(cmd, "a secret of the old backup")
+	a.newSecretFlag(cmd)
+	a.passphraseFlag(cmd)
+	a.codeFlag(cmd)
+	return cmd
+}
+
+// rekeyDevice is the wallet that is meant. Of an unfinished rekey there are two
+// directories of the same name: it is the older one that goes on.
+func (a *app) rekeyDevice(ctx context.Context) (*satchel.Backup, error) {
+	devices, err := a.devices()
+	if err != nil {
+		return nil, err
+	}
+	if a.walletName != "" {
+		devices = matching(devices, a.walletName)
+	}
+	for _, d := range devices {
+		if len(devices) == 1 {
+			break
+		}
+		b, err := a.openDevice(ctx, d)
+		if err != nil {
+			continue
+		}
+		if b.Status().Rekeying != "" {
+			return b, nil
+		}
+		b.Close()
+	}
+	return a.open(ctx)
+}
+
+func (a *app) rekey(ctx context.Context, f rekeyFlags) error {
+	if err := checkWay(f.unlock); err != nil {
+		return err
+	}
+	b, err := a.rekeyDevice(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { b.Close() }()
+	s := b.Status()
+	switch {
+	case s.Deleted && s.Rekeying == "":
+		return satchel.ErrDeleted
+	case f.drop && s.KeysDropped:
+		return &usageError{text: "the words are out of this backup already", hint: "satchel rekey, without --drop-keys, makes new keys"}
+	case f.drop && s.WordsWritten.IsZero():
+		return satchel.ErrNotWritten
+	case a.term != nil:
+	case a.secretFD == noFD:
+		return needFlag("a secret of the old backup", "--secret-fd N")
+	case !f.yes && s.Rekeying == "":
+		return needFlag("a confirmation", "--yes")
+	default:
+		if err := a.needWay(f.unlock); err != nil && s.Rekeying == "" {
+			return err
+		}
+	}
+	if s.Rekeying == "" {
+		if err := a.confirmRekey(ctx, s, f); err != nil {
+			return err
+		}
+	}
+	owner, err := a.unlock(ctx, b, "First the old backup is opened, with a secret it has.")
+	if err != nil {
+		return err
+	}
+	if s.Rekeying != "" {
+		a.note("going on with what was begun")
+		nb, done, err := owner.Rekey(ctx, s.Rekeying, satchel.RekeyPlan{})
+		a.progress.pause()
+		if nb != nil {
+			return a.rekeyed(nb, s.Rekeying, done, newWay{}, err)
+		}
+		if b.Status().Rekeying != "" {
+			return err
+		}
+		a.note("it had not come far enough, and was put away: it begins anew")
+		if a.term == nil {
+			if !f.yes {
+				return needFlag("a confirmation", "--yes")
+			}
+			if err := a.needWay(f.unlock); err != nil {
+				return err
+			}
+		} else if err := a.confirmRekey(ctx, s, f); err != nil {
+			return err
+		}
+	}
+	kind, err := a.askWay(ctx, f.unlock)
+	if err != nil {
+		return err
+	}
+	way, err := a.makeWay(ctx, kind, s.Label)
+	if err != nil {
+		return err
+	}
+	if err := a.show(ctx, way); err != nil {
+		return err
+	}
+	dir, err := a.newWalletDir()
+	if err != nil {
+		return err
+	}
+	nb, done, err := owner.Rekey(ctx, dir, satchel.RekeyPlan{Slots: []slot.Secret{way.way}, DropKeys: f.drop})
+	a.progress.pause()
+	if nb == nil {
+		if a.term != nil && !way.printed.Empty() {
+			a.term.print("The old backup is as it was, so what you wrote down opens nothing.\n")
+		}
+		return err
+	}
+	return a.rekeyed(nb, dir, done, way, err)
+}
+
+// confirmRekey says what will be and what will not, and asks.
+func (a *app) confirmRekey(ctx context.Context, s satchel.Status, f rekeyFlags) error {
+	if f.yes {
+		return nil
+	}
+	a.say("Makes new keys for the backup of %s, fingerprint %s.", printable(s.Label), s.Fingerprint)
+	a.say("")
+	a.sayHanging("  stays     ", "the wallet: words, addresses, "+count(s.Items, "item")+", places, limit")
+	a.sayHanging("  new       ", "the folder in each place, and the way in that you choose now")
+	a.sayHanging("  goes      ", "the old folder, its history, and the old ways in: "+wayNames(slotKinds(s.Slots))+" opens nothing then")
+	if f.drop {
+		a.sayHanging("  dropped   ", "the words leave the cloud. They are on this device and on your paper: if both are lost, so is the money")
+	}
+	a.say("")
+	a.say("%s", wrap("Copies that somebody made of the old folder still open with the old secrets. If you fear that, move the funds to a new wallet: only that helps."))
+	return a.confirm(ctx, false, "--yes", "Go on?")
+}
+
+// rekeyed tells what was made. The new backup counts, whatever err says.
+func (a *app) rekeyed(nb *satchel.Backup, dir string, done satchel.Rekeyed, way newWay, err error) error {
+	s := nb.Status()
+	err = errors.Join(err, nb.Close())
+	if err == nil {
+		// Only now: while the old one is there it knows this one by its first name.
+		err = a.nameWallet(dir, s)
+	} else {
+		err = &hintedError{fmt.Errorf("the new backup is made and counts; the old one is still there: %w", err), "`satchel rekey` finishes it"}
+	}
+	type rekeyedJSON struct {
+		ID          string      `json:"id"`
+		Label       string      `json:"label"`
+		Folder      string      `json:"folder"`
+		Fingerprint string      `json:"fingerprint"`
+		KeysDropped bool        `json:"keys_dropped"`
+		Protected   bool        `json:"protected"`
+		Verified    *time.Time  `json:"verified"`
+		Places      []placeJSON `json:"places"`
+		Slots       []slotJSON  `json:"slots"`
+		Objects     int         `json:"objects"`
+		Left        []string    `json:"left"`
+		Secret      string      `json:"secret,omitempty"`
+	}
+	if a.json {
+		if e := a.emit(rekeyedJSON{s.ID, s.Label, s.Folder, s.Fingerprint, s.KeysDropped, s.Protected, stamp(s.Verified), placesJSON(s.Places),
+			slotsJSON(s.Slots), done.Objects, append([]string{}, done.Left...), a.printedJSON(way)}); e != nil {
+			return errors.Join(lostResult(a.printedJSON(way), e, "the backup "+printable(s.Folder)+" was made",
+				"the wallet is on this device: `satchel export words` takes it out"), err)
+		}
+	}
+	a.say("")
+	a.say("Wallet         %s (%s)", printable(s.Label), s.Network)
+	a.say("Fingerprint    %s", s.Fingerprint)
+	for _, p := range s.Places {
+		a.say("New backup     %s", printable(p.Address))
+		a.say("               %s", printable(s.Folder))
+	}
+	a.say("Opens with     %s", wayNames(slotKinds(s.Slots)))
+	if s.KeysDropped {
+		a.say("Words          not in it: on this device, and where you wrote them down")
+	}
+	if s.Protected {
+		a.say("Protected      yes, since %s: restored from each place and compared", moment(s.Verified))
+	}
+	if err == nil {
+		a.say("Old backup     deleted: %s", count(done.Objects, "file"))
+	}
+	if len(done.Left) > 0 {
+		a.say("Left, because it is not known to belong to the old backup:")
+		for _, l := range done.Left {
+			a.say("  %s", printable(l))
+		}
+	}
+	return err
+}
