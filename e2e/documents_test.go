@@ -55,6 +55,7 @@ var documents = []struct {
 }{
 	{"../README.md", false, "home"},
 	{"../docs/recovery.md", true, "backup"},
+	{"../docs/operations.md", false, "home"},
 }
 
 func TestDocuments(t *testing.T) {
