@@ -129,7 +129,7 @@ func (a *app) rekey(ctx context.Context, f rekeyFlags) error {
 		nb, done, err := owner.Rekey(ctx, s.Rekeying, satchel.RekeyPlan{})
 		a.progress.pause()
 		if nb != nil {
-			return a.rekeyed(nb, s.Rekeying, done, newWay{}, err)
+			return a.rekeyed(ctx, s, nb, s.Rekeying, done, newWay{}, err)
 		}
 		if b.Status().Rekeying != "" {
 			return err
@@ -169,7 +169,7 @@ func (a *app) rekey(ctx context.Context, f rekeyFlags) error {
 		}
 		return err
 	}
-	return a.rekeyed(nb, dir, done, way, err)
+	return a.rekeyed(ctx, s, nb, dir, done, way, err)
 }
 
 // confirmRekey says what will be and what will not, and asks.
@@ -191,12 +191,18 @@ func (a *app) confirmRekey(ctx context.Context, s satchel.Status, f rekeyFlags) 
 }
 
 // rekeyed tells what was made. The new backup counts, whatever err says.
-func (a *app) rekeyed(nb *satchel.Backup, dir string, done satchel.Rekeyed, way newWay, err error) error {
+func (a *app) rekeyed(ctx context.Context, old satchel.Status, nb *satchel.Backup, dir string, done satchel.Rekeyed, way newWay, err error) error {
 	s := nb.Status()
 	err = errors.Join(err, nb.Close())
 	if err == nil {
 		// Only now: while the old one is there it knows this one by its first name.
-		err = a.nameWallet(dir, s)
+		if err = a.nameWallet(dir, s); err == nil {
+			from, fromErr := folderName(old.Label, old.ID)
+			to, toErr := folderName(s.Label, s.ID)
+			if err = errors.Join(fromErr, toErr); err == nil {
+				err = a.moveWatched(ctx, from, to)
+			}
+		}
 	} else {
 		err = &hintedError{fmt.Errorf("the new backup is made and counts; the old one is still there: %w", err), "`satchel rekey` finishes it"}
 	}

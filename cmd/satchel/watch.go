@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -53,8 +54,8 @@ path, objects, bytes, findings (place, object, error, code), since, error, code.
   satchel watch
   satchel watch --list
   satchel watch --forget ~/wallet.dat
-  satchel watch --once                  for cron: save what is there now, and end
-  systemctl --user enable --now satchel-watch     see docs/watch.md`,
+  satchel watch --once              for cron: save what is there now, and end
+  systemctl --user enable --now satchel-watch   see docs/operations.md`,
 		Annotations: exits(watchExits...),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveDefault
@@ -134,9 +135,20 @@ func (w *watch) run(ctx context.Context, added bool) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Unlock()
+	defer func() { lock.Unlock() }()
 	for {
 		err := w.session(ctx)
+		if errors.Is(err, satchel.ErrNoDevice) && ctx.Err() == nil {
+			if name := w.moved(ctx); name != "" {
+				w.app.note("the wallet has new keys: going on with %s", name)
+				lock.Unlock()
+				w.name = name
+				if lock, err = w.lock("run"); err != nil {
+					return err
+				}
+				continue
+			}
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil // What it does has no other end.
@@ -267,20 +279,16 @@ func (w *watch) own() ([]string, error) {
 			}
 			own = append(own, filepath.Join(dir, d.info.Folder))
 			// Those of other devices: two that save each other's would never end.
-			others, _ := filepath.Glob(filepath.Join(escapeGlob(dir), seal.FolderPrefix+"*"))
-			own = append(own, others...)
+			others, _ := os.ReadDir(dir) // If it cannot be read, nothing can be watched in it.
+			for _, o := range others {
+				if strings.HasPrefix(o.Name(), seal.FolderPrefix) {
+					own = append(own, filepath.Join(dir, o.Name()))
+				}
+			}
 		}
 	}
 	slices.Sort(own)
 	return slices.Compact(own), nil
-}
-
-// escapeGlob returns a pattern that matches the path only.
-func escapeGlob(path string) string {
-	if filepath.Separator == '\\' {
-		return path // There is no escape, and [ is rare.
-	}
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
 // once saves what is there now.

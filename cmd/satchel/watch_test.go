@@ -5,7 +5,6 @@ package main
 import (
 	"bufio"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -272,7 +271,40 @@ func TestEventLines(t *testing.T) {
 			t.Errorf("%s is within %s", c.path, c.dir)
 		}
 	}
-	if got := fmt.Sprint(escapeGlob("/a[b]*?")); got != `/a\[b\]\*\?` {
+}
+
+// New keys for a wallet that is watched: the watch goes on with the backup that took
+// its place.
+func TestWatchRekey(t *testing.T) {
+	t.Parallel()
+	p := newPerson(t)
+	out := p.does(0, "create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code", "--json")
+	var made struct{ Secret, Folder string }
+	if err := json.Unmarshal([]byte(out), &made); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	notes, code := filepath.Join(p.dir, "notes"), filepath.Join(p.dir, "code")
+	writeFile(t, notes, "1")
+	writeFile(t, code, made.Secret)
+	w := p.watch(notes)
+	w.sees("saved", "file/notes")
+	path, err := exec.LookPath("satchel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rekey := exec.CommandContext(t.Context(), "sh", "-c", `exec "$1" rekey --unlock recovery-code --yes --json --secret-fd 3 3<"$2"`, "sh", path, code)
+	rekey.Env = p.env()
+	if out, err := rekey.CombinedOutput(); err != nil {
+		t.Fatalf("rekey: %v: %s", err, out)
+	}
+	w.sees("watching", "notes")
+	writeFile(t, notes, "2")
+	w.sees("saved", "file/notes")
+	if got := p.does(0, "get", "file/notes"); got != "2" {
 		t.Errorf("got %q", got)
 	}
+	if got := p.does(0, "watch", "--list"); !strings.Contains(got, notes) {
+		t.Errorf("watched: %s", got)
+	}
+	w.ends(syscall.SIGTERM, 0)
 }

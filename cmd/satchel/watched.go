@@ -25,10 +25,11 @@ import (
 type watchRecord struct {
 	Paths    []string `json:"paths"` // absolute
 	Removals bool     `json:"removals,omitempty"`
+	Moved    string   `json:"moved,omitempty"` // the name that the wallet got with new keys; nothing is watched here any more
 }
 
 func (r watchRecord) equal(o watchRecord) bool {
-	return r.Removals == o.Removals && slices.Equal(r.Paths, o.Paths)
+	return r.Removals == o.Removals && r.Moved == o.Moved && slices.Equal(r.Paths, o.Paths)
 }
 
 const maxWatchRecord = 1 << 20 // bytes
@@ -95,7 +96,8 @@ func (w *watch) change(ctx context.Context, do func(*watchRecord) error) error {
 	if err != nil {
 		return err
 	}
-	before := watchRecord{slices.Clone(rec.Paths), rec.Removals}
+	before := rec
+	before.Paths = slices.Clone(rec.Paths)
 	if err := do(&rec); err != nil || rec.equal(before) {
 		return err
 	}
@@ -160,6 +162,39 @@ func (w *watch) remember(ctx context.Context, paths []string, setRemovals, remov
 		}
 		return nil
 	})
+}
+
+// moveWatched makes what was watched for a wallet be watched for the one that took its
+// place. A satchel watch that is running goes on with that one.
+func (a *app) moveWatched(ctx context.Context, from, to string) error {
+	old, next := &watch{app: a, name: from}, &watch{app: a, name: to}
+	rec, err := old.read()
+	if err != nil || len(rec.Paths) == 0 && !rec.Removals {
+		return err
+	}
+	if err := next.change(ctx, func(r *watchRecord) error { *r = rec; return nil }); err != nil {
+		return err
+	}
+	return old.change(ctx, func(r *watchRecord) error { *r = watchRecord{Moved: to}; return nil })
+}
+
+// movedWait is how long to wait for the record of a wallet that is gone: the directory
+// goes a moment before.
+const movedWait = 2 * time.Second
+
+// moved returns the name of the wallet that took this one's place, or "".
+func (w *watch) moved(ctx context.Context) string {
+	for began := time.Now(); time.Since(began) < movedWait; {
+		if rec, err := w.read(); err == nil && rec.Moved != "" {
+			return rec.Moved
+		}
+		select {
+		case <-time.After(busyPause):
+		case <-ctx.Done():
+			return ""
+		}
+	}
+	return ""
 }
 
 // forget drops paths from what is watched.
