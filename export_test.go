@@ -23,6 +23,15 @@ func (b *Backup) Line(name string) seal.Item { return b.dev.items[name].line }
 // Head returns the name of the newest snapshot.
 func (b *Backup) Head() seal.SnapshotName { return b.dev.head() }
 
+// Chain returns the snapshots from the newest checkpoint to the newest.
+func (b *Backup) Chain() []seal.SnapshotName {
+	var names []seal.SnapshotName
+	for _, s := range b.dev.chain {
+		names = append(names, s.name)
+	}
+	return names
+}
+
 // SetListed claims that a checkpoint needs so many bytes to list the items.
 func (b *Backup) SetListed(n int64) { b.dev.listed = n }
 

@@ -72,27 +72,39 @@ func independent(way slot.Secret, s store.Store) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var folder string
-	var keys *seal.Keys
-	newest := map[string]seal.SnapshotName{} // by folder
 	for _, o := range list {
-		f, path, _ := strings.Cut(o.Name, "/")
-		if n, ok := seal.ParseSnapshotPath(path); ok && n.Compare(newest[f]) > 0 {
-			newest[f] = n
+		folder, path, _ := strings.Cut(o.Name, "/")
+		n, ok := seal.ParseSlotPath(path)
+		if !ok || n.Kind != string(way.Kind()) {
+			continue
 		}
-		if n, ok := seal.ParseSlotPath(path); ok && n.Kind == string(way.Kind()) && keys == nil {
-			data, err := s.Get(ctx, o.Name, n.Hash, seal.MaxSlot)
-			if err != nil {
-				return nil, err
-			}
-			if keys, err = seal.OpenSlot(data, way.Identity()); err != nil && !errors.Is(err, slot.ErrWrongSecret) {
-				return nil, err
-			}
-			folder = f
+		data, err := s.Get(ctx, o.Name, n.Hash, seal.MaxSlot)
+		if err != nil {
+			return nil, err
+		}
+		keys, err := seal.OpenSlot(data, way.Identity())
+		if err == nil {
+			return readNewest(keys, folder, s)
+		}
+		if !errors.Is(err, slot.ErrWrongSecret) {
+			return nil, err
 		}
 	}
-	if keys == nil {
-		return nil, errors.New("no slot opens")
+	return nil, errors.New("no slot opens")
+}
+
+// readNewest is independent for who has the keys.
+func readNewest(keys *seal.Keys, folder string, s store.Store) (map[string]string, error) {
+	ctx := context.Background()
+	list, err := s.List(ctx, folder+"/snapshots/")
+	if err != nil {
+		return nil, err
+	}
+	var newest seal.SnapshotName
+	for _, o := range list {
+		if n, ok := seal.ParseSnapshotPath(strings.TrimPrefix(o.Name, folder+"/")); ok && n.Compare(newest) > 0 {
+			newest = n
+		}
 	}
 	snapshot := func(n seal.SnapshotName) (*seal.Snapshot, error) {
 		data, err := s.Get(ctx, folder+"/"+n.Path(), n.Hash, seal.MaxObject)
@@ -102,7 +114,7 @@ func independent(way slot.Secret, s store.Store) (map[string]string, error) {
 		return keys.OpenSnapshot(n, data)
 	}
 	var chain []*seal.Snapshot
-	for n := newest[folder]; len(chain) == 0 || chain[0].Kind == seal.Delta; n = chain[0].Parent {
+	for n := newest; len(chain) == 0 || chain[0].Kind == seal.Delta; n = chain[0].Parent {
 		snap, err := snapshot(n)
 		if err != nil {
 			return nil, err

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,6 +66,14 @@ func (s *Store) Add(name string, data []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.add(name, data)
+}
+
+// Clone returns another store with the same objects, so that a test can put a
+// place back to an older day.
+func (s *Store) Clone() *Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &Store{objects: slices.Clone(s.objects), last: s.last}
 }
 
 // add stores a copy of data. The caller holds mu.

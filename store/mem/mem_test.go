@@ -47,3 +47,33 @@ func TestDuplicates(t *testing.T) {
 		t.Errorf("deleted the other one: %v", err)
 	}
 }
+
+// A clone and its original go different ways.
+func TestClone(t *testing.T) {
+	ctx := t.Context()
+	var s mem.Store
+	s.Add("a", []byte("one"))
+	s.Add("b", []byte("two"))
+	c := s.Clone()
+	list, err := s.List(ctx, "a")
+	if err != nil || len(list) != 1 {
+		t.Fatalf("got %v, %v, want one", list, err)
+	}
+	if err := s.Delete(ctx, list[0]); err != nil {
+		t.Fatal(err)
+	}
+	c.Add("c", []byte("three"))
+	for st, want := range map[*mem.Store]string{&s: "b", c: "abc"} {
+		list, err := st.List(ctx, "")
+		got := ""
+		for _, o := range list {
+			got += o.Name
+		}
+		if err != nil || got != want {
+			t.Errorf("got %s, %v, want %s", got, err, want)
+		}
+	}
+	if data, err := c.Get(ctx, "a", "", 3); err != nil || string(data) != "one" {
+		t.Errorf("got %q, %v, want one", data, err)
+	}
+}
