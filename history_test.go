@@ -471,3 +471,31 @@ func TestRevert(t *testing.T) {
 		}
 	}
 }
+
+// A branch is seen over all places together: the one that holds it need not hold the
+// epoch that began before it.
+func TestPruneHiddenBranch(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	one, two := newBroken(), newBroken()
+	cfg := config(t, one, two)
+	b, _, way := create(t, cfg, item("labels", "1"))
+	two.Set(storetest.Any, storetest.Unreachable)
+	save(t, b, item("labels", "the branch"))
+	two.Set(storetest.Any, storetest.None)
+	cfg2 := newDevice(t, cfg)
+	cfg2.Places = cfg.Places[1:]
+	restore(t, cfg2, way)
+	c := restore(t, newDevice(t, cfg), way)
+	before := objects(t, one.inner, "")
+	ow, err := c.Unlock(ctx, way)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ow.Prune(ctx, satchel.PruneOptions{Keep: 1}); !errors.Is(err, satchel.ErrForked) {
+		t.Errorf("got %v, want %v", err, satchel.ErrForked)
+	}
+	if !maps.Equal(objects(t, one.inner, ""), before) {
+		t.Error("something was deleted")
+	}
+}

@@ -305,6 +305,11 @@ func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 	}
 	done.Kept = oldest.kept
 	branches := branchesOf(slices.DeleteFunc(slices.Clone(op.names), func(n seal.SnapshotName) bool { return op.aliens[n] }))
+	if len(branches) > 0 && !opts.Branches {
+		// One place alone may not show it: it need not hold the epoch that came between.
+		n := slices.MaxFunc(slices.Collect(maps.Keys(branches)), seal.SnapshotName.Compare)
+		return done, fmt.Errorf("pruning: %w: generation %d of device %s is in no history of the newest, and nothing is pruned while it is there", ErrForked, n.Generation, n.Device)
+	}
 	head := b.dev.head().Generation
 	var errs []error
 	for _, l := range looks {
