@@ -270,6 +270,9 @@ func (w *world) removeSlot(p *phone, kill int, id string) (string, error) {
 func (w *world) prune(p *phone, kill, keep int, owner, branches bool) (string, error) {
 	oldest, left := uint64(0), keep // the oldest generation that stays
 	for m := p.state; m != nil && left > 0; m = m.parent {
+		if owner && left < keep && !slices.ContainsFunc(p.places, func(i int) bool { return w.spots[i].has(m.name.Path()) }) {
+			break // What is lost looks like an end that an earlier pruning made.
+		}
 		if len(m.chain) == 1 {
 			if oldest, left = m.name.Generation, left-1; !owner && m.parent != nil && m.parent.name.Epoch != m.name.Epoch {
 				break // It knows of no older ones.
@@ -721,13 +724,13 @@ func (w *world) branches(from []int, pre before, chosen *made, pv satchel.Previe
 			if chosen.after(n) || chosen.told[n] || w.states[n] == nil {
 				continue
 			}
+			offered := slices.ContainsFunc(pv.Others, func(c satchel.Candidate) bool { return c.Snapshot == n.String() })
 			if n.Epoch == chosen.name.Epoch {
 				// Two claim to be the newest: the user has to decide.
-				told[n] = errors.Is(pv.Problem, satchel.ErrForked) || pv.Problem != nil && (n.Compare(chosen.name) >= 0 || strings.Contains(pv.Problem.Error(), n.Device.String()))
+				told[n] = errors.Is(pv.Problem, satchel.ErrForked) ||
+					pv.Problem != nil && (offered || n.Compare(chosen.name) >= 0 || strings.Contains(pv.Problem.Error(), n.Device.String()))
 			} else {
-				told[n] = pv.Problem != nil && n.Compare(chosen.name) > 0 ||
-					strings.Contains(text, fmt.Sprintf("epoch %d ", n.Epoch)) ||
-					slices.ContainsFunc(pv.Others, func(c satchel.Candidate) bool { return c.Snapshot == n.String() })
+				told[n] = offered || pv.Problem != nil && n.Compare(chosen.name) > 0 || strings.Contains(text, fmt.Sprintf("epoch %d ", n.Epoch))
 			}
 			if !told[n] && pre.well[i] && w.spots[i].has(n.Path()) {
 				return nil, fmt.Errorf("%s is offered, and place %d holds %s beside it, of which nothing is said: problem %v, warnings %s", chosen.name, i, n, pv.Problem, text)
