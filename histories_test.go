@@ -268,31 +268,21 @@ func (w *world) removeSlot(p *phone, kill int, id string) (string, error) {
 // checkpoint need. What is not older must stay restorable from every place from which
 // it was, and so must what other devices wrote, unless the owner says otherwise.
 func (w *world) prune(p *phone, kill, keep int, owner, branches bool) (string, error) {
-	oldest, left := uint64(0), keep // the oldest generation that stays
-	for m := p.state; m != nil && left > 0; m = m.parent {
-		if owner && left < keep && !slices.ContainsFunc(p.places, func(i int) bool { return w.spots[i].has(m.name.Path()) }) {
-			break // What is lost looks like an end that an earlier pruning made.
-		}
-		if len(m.chain) == 1 {
-			if oldest, left = m.name.Generation, left-1; !owner && m.parent != nil && m.parent.name.Epoch != m.name.Epoch {
-				break // It knows of no older ones.
-			}
-		}
-	}
 	type kept struct {
-		i    int
-		m    *made
-		must bool // else only as long as the place does not hold the newest state
+		i       int
+		m       *made
+		history bool
 	}
 	var before []kept
 	for i, s := range w.spots {
 		for _, m := range w.states {
 			history := p.state.after(m.name)
 			if w.lacks(m, i) == "" && (history || !branches && s.listing() == told) {
-				before = append(before, kept{i, m, !history || m.name.Generation >= oldest})
+				before = append(before, kept{i, m, history})
 			}
 		}
 	}
+	head := p.state.name
 	p.prunes = true
 	outcome, err := w.act(p, kill, nil, func() error {
 		var done satchel.Pruned
@@ -309,13 +299,25 @@ func (w *world) prune(p *phone, kill, keep int, owner, branches bool) (string, e
 		return refuse(err)
 	})
 	p.prunes = false
+	// Checkpoints that were made for places which had to catch up count too.
+	oldest, left := uint64(0), max(1, keep-max(0, int(p.state.name.Generation)-int(head.Generation)-1)) // the oldest generation that stays
+	for m := p.state; m != nil && left > 0; m = m.parent {
+		if owner && left < keep && !slices.ContainsFunc(p.places, func(i int) bool { return w.spots[i].has(m.name.Path()) }) {
+			break // What is lost looks like an end that an earlier pruning made.
+		}
+		if len(m.chain) == 1 {
+			if oldest, left = m.name.Generation, left-1; !owner && m.parent != nil && m.parent.name.Epoch != m.name.Epoch {
+				break // It knows of no older ones.
+			}
+		}
+	}
 	present := func(i int) bool {
 		gone := func(path string) bool { return !w.spots[i].lists(path) }
 		torn := func(path string) bool { return !w.spots[i].has(path) }
 		return !slices.ContainsFunc(p.state.paths, gone) && !slices.ContainsFunc(p.state.chain, torn)
 	}
 	for _, k := range before {
-		if !k.must && present(k.i) {
+		if k.history && k.m.name.Generation < oldest && present(k.i) {
 			continue
 		}
 		if lacks := w.lacks(k.m, k.i); err == nil && lacks != "" {
@@ -823,7 +825,7 @@ func (w *world) settle(p *phone) (string, error) {
 	}
 	for _, path := range p.b.Objects() {
 		lost := !slices.ContainsFunc(w.spots[:], func(s *spot) bool { return s.has(path) }) && !p.keeps(path)
-		again[path] = w.gone[path] && lost
+		again[path] = path != w.main && lost
 	}
 	for path := range again {
 		if n, ok := seal.ParseSlotPath(path); ok && again[path] {
