@@ -40,7 +40,9 @@ type Backup struct {
 	// uses it.
 	looked map[string]time.Time
 
-	// freshened is when a checkpoint was made for a place; see fresh.
+	whole bool // the next commit is to be a checkpoint; see freshDue
+
+	// freshened is when a checkpoint was made for a place; see freshDue.
 	freshened map[string]time.Time
 }
 
@@ -288,7 +290,11 @@ func (b *Backup) protected() bool {
 	}
 	n := 0
 	for _, p := range b.cfg.Places {
-		if st := b.dev.places[p.Address]; st != nil && st.verified == b.dev.head() && !st.health.lost() {
+		st := b.dev.places[p.Address]
+		if st != nil && st.health == HealthOtherDevice {
+			return false // What is here is not the newest any more.
+		}
+		if st != nil && st.verified == b.dev.head() && !st.health.lost() {
 			n++
 		}
 	}
@@ -340,6 +346,7 @@ func (b *Backup) Save(ctx context.Context, changes ...Change) (Result, error) {
 		return b.result(0), err
 	}
 	if len(changes) > 0 {
+		b.whole = b.freshDue(looks)
 		if err := b.commitChanges(nil, changes, nil, nil); err != nil {
 			return b.result(0), fmt.Errorf("keeping the change on this device: %w", err)
 		}
@@ -351,12 +358,12 @@ func (b *Backup) Save(ctx context.Context, changes ...Change) (Result, error) {
 // freshPause is how often at most a checkpoint is made for a place.
 const freshPause = 10 * time.Minute
 
-// fresh makes a checkpoint if a place needs one to begin with: a place that is new, or
-// so far behind that it lacks what came before the last checkpoint. It gets the values
-// first and that one snapshot last, so that at every moment it holds either what it
-// held, or the newest state, whole. A place that goes on failing gets no more of them
+// freshDue reports whether a place needs a checkpoint to begin with: a place that is
+// new, or so far behind that it lacks what came before the last checkpoint. It gets the
+// values first and that one snapshot last, so that at every moment it holds either what
+// it held, or the newest state, whole. A place that goes on failing gets no more of them
 // for a while: then the snapshots of the chain come one by one.
-func (b *Backup) fresh(looks []look) error {
+func (b *Backup) freshDue(looks []look) bool {
 	d := b.dev
 	due := false
 	for _, l := range looks {
@@ -377,11 +384,7 @@ func (b *Backup) fresh(looks []look) error {
 		b.freshened[l.place.Address] = time.Now()
 		due = true
 	}
-	if !due {
-		return nil
-	}
-	_, err := b.checkpoint(false)
-	return err
+	return due
 }
 
 // Sync brings what is late to the places. Errors are as for Save.
@@ -451,7 +454,8 @@ func (b *Backup) commitChanges(keys *seal.Keys, changes []Change, slots *[]seal.
 	if slots != nil {
 		snap.HasSlots, snap.Slots = true, slices.Clone(*slots)
 	}
-	whole := d.checkpointDue()
+	whole := d.checkpointDue() || b.whole
+	b.whole = false
 	lines := entries
 	if whole {
 		lines = d.whole(entries)
@@ -702,7 +706,7 @@ func (b *Backup) lookForHoles(ctx context.Context, p store.Place, list []store.O
 			}
 			continue
 		}
-		if isSlot(path) {
+		if isSlot(path) || path == d.first.Path() {
 			if _, local := errors.AsType[*localError](b.have(ctx, path)); local {
 				continue // Nobody has it any more: nothing could be put back.
 			}
@@ -806,8 +810,10 @@ func (b *Backup) place(address string) *placeState {
 // reason unless enough places then hold the newest snapshot.
 func (b *Backup) sync(ctx context.Context, looks []look) error {
 	d := b.dev
-	if err := b.fresh(looks); err != nil { // Then it goes without.
-		b.cfg.Logger.Warn("making a checkpoint for a place", "err", err)
+	if b.freshDue(looks) {
+		if _, err := b.checkpoint(false); err != nil { // Then it goes without.
+			b.cfg.Logger.Warn("making a checkpoint for a place", "err", err)
+		}
 	}
 	var errs []error
 	verified := false
@@ -887,6 +893,10 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 			}
 			if !st.held[path] {
 				err := b.pushObject(ctx, p, path)
+				if _, local := errors.AsType[*localError](err); local && path == d.first.Path() {
+					b.cfg.Logger.Warn("the first snapshot of this epoch is lost", "object", path, "err", err)
+					continue // It only helps to tell a branch.
+				}
 				if _, local := errors.AsType[*localError](err); local && isSlot(path) && lost+1 < len(d.slots) {
 					// A way in that nobody has any more; another one is left.
 					lost++

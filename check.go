@@ -92,7 +92,7 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 		r.add("", name, fmt.Errorf("lost before this device was restored: %w", ErrIncomplete))
 		whole = 0
 	}
-	if whole >= b.cfg.Copies {
+	if whole >= b.cfg.Copies && b.protected() {
 		b.change(func() { d.verified = b.cfg.Now() })
 	}
 	err := errors.Join(r.err(), d.savePlaces())
@@ -137,6 +137,9 @@ func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error
 		if _, local := errors.AsType[*localError](err); local && isSlot(path) {
 			r.add(p.Address, path, errSlotLost)
 			continue
+		}
+		if _, local := errors.AsType[*localError](err); local && path == d.first.Path() {
+			continue // It only helps to tell a branch.
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)

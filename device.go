@@ -182,7 +182,8 @@ type device struct {
 	removed   []seal.SlotName            // slots whose objects have to go from the places
 	kept      keptRecord
 	rekey     rekeyRecord
-	retired   []retirement // what older states needed, by this device's checkpoints
+	retired   []retirement      // what older states needed, by this device's checkpoints
+	first     seal.SnapshotName // with which this device began its epoch
 
 	places   map[string]*placeState
 	recorded []byte    // the last places record
@@ -222,6 +223,7 @@ type record struct {
 	Retired   *[]retired    `json:"retired,omitempty"` // what no newer state needs
 	Kept      *keptRecord   `json:"kept,omitempty"`
 	Rekey     *rekeyRecord  `json:"rekey,omitempty"`
+	First     string        `json:"first,omitempty"` // the snapshot with which this device began its epoch
 }
 
 // keptRecord is what the device knows of the wallet's words beside the items.
@@ -434,7 +436,7 @@ func (d *device) load() error {
 		return err
 	}
 	d.log, d.key, d.chain, d.slots, d.deleted, d.removed, d.retired, d.verified = log, nil, nil, nil, false, nil, nil, time.Time{}
-	d.kept, d.rekey = keptRecord{}, rekeyRecord{}
+	d.kept, d.rekey, d.first = keptRecord{}, rekeyRecord{}, seal.SnapshotName{}
 	d.items, d.places, d.strangers = map[string]*entry{}, map[string]*placeState{}, map[seal.SnapshotName]bool{}
 	d.base, d.lost, d.listed, d.garbage, d.recorded = log.Size(), 0, 0, 0, nil
 	var commit *commitRecord // begun, and going on with the next record
@@ -592,6 +594,9 @@ func (d *device) replay(r *record) (err error) {
 	case r.Rekey != nil:
 		d.rekey = *r.Rekey
 		return nil
+	case r.First != "":
+		d.first, err = seal.ParseSnapshotName(r.First)
+		return err
 	case r.Retired != nil:
 		d.retired = nil
 		for _, q := range *r.Retired {
@@ -693,10 +698,15 @@ func (d *device) commit(c commitRecord, entries []*entry) error {
 		if err != nil {
 			return err
 		}
-		before := d.retired
+		before, first := d.retired, d.first
 		d.retired = retired
+		if len(d.chain) == 0 {
+			if d.first, err = seal.ParseSnapshotName(c.Steps[0].Snapshot); err != nil {
+				return err
+			}
+		}
 		if err := d.rewrite(records); err != nil {
-			d.retired = before
+			d.retired, d.first = before, first
 			return err
 		}
 	} else if err := d.append(records...); err != nil {
@@ -745,6 +755,9 @@ func (d *device) rewrite(commit []record) error {
 	}
 	if d.rekey.ID != "" {
 		list = append(list, record{Rekey: &d.rekey})
+	}
+	if !d.first.IsZero() {
+		list = append(list, record{First: d.first.String()})
 	}
 	if len(d.retired) > 0 {
 		list = append(list, record{Retired: retiredRecords(d.retired)})
@@ -922,6 +935,11 @@ func (d *device) liveObjects(after uint64) []string {
 		if n.Generation > after {
 			paths = append(paths, n.Path())
 		}
+	}
+	// Where it is, what an older device writes later is told from history. It goes last:
+	// without all that it needed, nobody must take it for the newest.
+	if !d.first.IsZero() && !snapshots[d.first] {
+		paths = append(paths, d.first.Path())
 	}
 	return paths
 }

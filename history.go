@@ -60,12 +60,12 @@ func (b *Backup) History(ctx context.Context) ([]Moment, error) {
 		lists, addresses = append(lists, list), append(addresses, p.Address)
 	}
 	alien := func(n seal.SnapshotName) bool { return d.strangers[n] }
-	return moments(lists, addresses, alien, seal.SnapshotName{}), errors.Join(errs...)
+	return moments(lists, addresses, alien, seal.SnapshotName{}, nil), errors.Join(errs...)
 }
 
 // moments puts the listings of several places together. Without the name of the newest
-// it is the highest.
-func moments(lists [][]store.Object, addresses []string, alien func(seal.SnapshotName) bool, newest seal.SnapshotName) []Moment {
+// it is the highest, and without branches those are told by the names.
+func moments(lists [][]store.Object, addresses []string, alien func(seal.SnapshotName) bool, newest seal.SnapshotName, branches map[seal.SnapshotName]bool) []Moment {
 	byName := map[seal.SnapshotName]*Moment{}
 	for i, list := range lists {
 		for _, o := range list {
@@ -92,7 +92,9 @@ func moments(lists [][]store.Object, addresses []string, alien func(seal.Snapsho
 	if newest.IsZero() && len(names) > 0 {
 		newest = names[0]
 	}
-	branches := branchesOf(names)
+	if branches == nil {
+		branches = branchesOf(names)
+	}
 	history := make([]Moment, len(names))
 	for i, n := range names {
 		history[i] = *byName[n]
@@ -109,7 +111,11 @@ func (o *Opened) History(ctx context.Context, read int) ([]Moment, error) {
 	for i, p := range o.reader.places {
 		addresses[i] = p.Address
 	}
-	history := moments(o.reader.lists, addresses, func(n seal.SnapshotName) bool { return o.aliens[n] }, o.newest)
+	branches, err := o.branches(ctx)
+	if err != nil {
+		return nil, err
+	}
+	history := moments(o.reader.lists, addresses, func(n seal.SnapshotName) bool { return o.aliens[n] }, o.newest, branches)
 	line := map[string]bool{} // of the newest, as far as it was read
 	for i := range history[:min(read, len(history))] {
 		m := &history[i]

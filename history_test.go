@@ -249,8 +249,8 @@ func TestPruneNeedsTheNewest(t *testing.T) {
 			// What is lost is put back before anything goes, if that is known.
 			before = 0
 		}
-		_, err := b.Prune(ctx, 1)
-		if err == nil || len(objects(t, inner, "")) < before {
+		p, err := b.Prune(ctx, 1)
+		if p.Objects > 0 || len(objects(t, inner, "")) < before {
 			if _, back := objects(t, inner, "")[name]; !back {
 				t.Errorf("pruned, and %s is not there: %v", path, err)
 			}

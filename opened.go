@@ -28,8 +28,9 @@ type Opened struct {
 	bad         map[seal.SnapshotName]error // those that no state can be made of
 	leftOut     []seal.SnapshotName         // those of places that were left out
 	state       *state
-	newest      seal.SnapshotName // of the state that load found
-	wallet      *wallet.Keys      // nil if the keys could not be read
+	newest      seal.SnapshotName          // of the state that load found
+	beside      map[seal.SnapshotName]bool // see branches; nil if not known yet
+	wallet      *wallet.Keys               // nil if the keys could not be read
 	descriptors wallet.Descriptors
 	preview     Preview
 	warnings    []string
@@ -448,7 +449,7 @@ func (o *Opened) describe(ctx context.Context, used seal.SlotName, problem error
 	if p.Problem == nil && st.name.Generation >= seal.MaxGeneration {
 		p.Problem = fmt.Errorf("generation %d is the last there can be, which no honest device reaches: %w", st.name.Generation, seal.ErrDamaged)
 	}
-	o.describeOthers(&p)
+	o.describeOthers(ctx, &p)
 	o.preview = p
 	return nil
 }
@@ -543,8 +544,12 @@ func (o *Opened) placeWarnings() []string {
 
 // describeOthers lists other states: all if there is a problem, and the branches that
 // an older device made by writing on.
-func (o *Opened) describeOthers(p *Preview) {
-	branches := branchesOf(slices.DeleteFunc(slices.Clone(o.names), func(n seal.SnapshotName) bool { return o.aliens[n] }))
+func (o *Opened) describeOthers(ctx context.Context, p *Preview) {
+	branches, err := o.branches(ctx)
+	if err != nil {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("whether another device wrote on could not be found out: %v", err))
+	}
+	branches = maps.Clone(branches)
 	for _, n := range o.state.chain {
 		delete(branches, n)
 	}

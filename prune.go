@@ -34,14 +34,15 @@ type retirement struct {
 // beyond it are left to the owner.
 const maxRetired = 20_000
 
-// retire notes what a checkpoint with these lines makes unneeded. It returns the list
+// retire notes what a checkpoint with these lines makes unneeded, of what this device
+// wrote: a branch that an older device made may need what is older. It returns the list
 // to go into the record with the checkpoint. The first checkpoint of an epoch stays
-// for ever: its name tells a branch that an older device writes later from history.
+// for ever: it tells a branch that an older device writes later from history.
 func (d *device) retire(gen uint64, slots []seal.SlotName, steps []step, entries []*entry) []retirement {
 	list := slices.Clone(d.retired)
 	var gone []string
 	if len(d.chain) > 0 {
-		next := device{key: d.key, slots: slots, chain: steps, items: make(map[string]*entry, len(entries))}
+		next := device{key: d.key, slots: slots, chain: steps, first: d.first, items: make(map[string]*entry, len(entries))}
 		for _, e := range entries {
 			next.items[e.line.Name] = e
 		}
@@ -49,7 +50,7 @@ func (d *device) retire(gen uint64, slots []seal.SlotName, steps []step, entries
 		for _, p := range next.liveObjects(0) {
 			keep[p] = true
 		}
-		if len(list) < 2 {
+		if d.first.IsZero() { // An older record does not tell it.
 			keep[d.chain[0].name.Path()] = true
 		}
 		old := d.liveObjects(0)
@@ -57,7 +58,7 @@ func (d *device) retire(gen uint64, slots []seal.SlotName, steps []step, entries
 			old = append(old, s.objects...)
 		}
 		for _, p := range old {
-			if !keep[p] && !isSlot(p) {
+			if !keep[p] && !isSlot(p) && d.own(p) {
 				keep[p] = true // Each once.
 				gone = append(gone, p)
 			}
@@ -71,6 +72,15 @@ func (d *device) retire(gen uint64, slots []seal.SlotName, steps []step, entries
 		}
 	}
 	return list
+}
+
+// own reports whether this device wrote an object in its epoch.
+func (d *device) own(path string) bool {
+	if n, ok := seal.ParseSnapshotPath(path); ok {
+		return n.Epoch == d.key.Epoch() && n.Device == d.key.Device()
+	}
+	n, ok := seal.ParseObjectPath(path)
+	return ok && n.Version >= d.first.Generation
 }
 
 // Prune deletes from the places what only states older than the newest keep
@@ -230,6 +240,61 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 	return nil
 }
 
+// branches returns the snapshots that are not in the history of the newest state. The
+// first snapshot of each epoch, which stays, names the one that it built on; where one is
+// missing the names tell as far as they can. What only has such a name, and is not of
+// this backup, is left out.
+func (o *Opened) branches(ctx context.Context) (map[seal.SnapshotName]bool, error) {
+	if o.beside != nil {
+		return o.beside, nil
+	}
+	names := slices.DeleteFunc(slices.Clone(o.names), func(n seal.SnapshotName) bool { return o.aliens[n] })
+	branches := branchesOf(names)
+	end := o.newest // the last of its epoch that is in the history
+	for range maxLineage {
+		first := end
+		for _, n := range names {
+			if n.Epoch == end.Epoch && n.Device == end.Device && n.Generation < first.Generation {
+				first = n
+			}
+			if n.Epoch == end.Epoch && (n.Device != end.Device || n.Generation > end.Generation || n.Generation == end.Generation && n != end) {
+				branches[n] = true
+			}
+		}
+		delete(branches, end)
+		s, err := o.snapshot(ctx, first)
+		if err != nil && !gone(err) {
+			return nil, err
+		}
+		if err != nil || s.Parent.IsZero() || s.Parent.Epoch == end.Epoch {
+			break // Where this epoch began is not to be found out, or it is the first.
+		}
+		for _, n := range names {
+			if n.Epoch < end.Epoch && n.Epoch > s.Parent.Epoch {
+				branches[n] = true // What this epoch built on was older.
+			}
+		}
+		end = s.Parent
+	}
+	tried := 0
+	for _, n := range slices.SortedFunc(maps.Keys(branches), func(a, b seal.SnapshotName) int { return b.Compare(a) }) {
+		if tried++; tried > maxTries {
+			break
+		}
+		switch _, err := o.snapshot(ctx, n); {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case errors.Is(err, errAlien):
+			delete(branches, n)
+		}
+	}
+	o.beside = branches
+	return branches, nil
+}
+
+// maxLineage is how many epochs are followed back.
+const maxLineage = 1000
+
 // branchesOf returns the snapshots that, by their names, are not in the history of the
 // newest: of an older epoch and not below the generation in which a later one began, of
 // another device than the newest of their epoch, or beside another one of their epoch
@@ -299,17 +364,20 @@ func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 	if op.state.name != b.dev.head() {
 		return done, fmt.Errorf("pruning: the newest that opens is generation %d: %w", op.state.name.Generation, cmp.Or(op.preview.Problem, ErrOlder))
 	}
-	needed, oldest, err := op.needed(ctx, opts.Keep)
+	branches, err := op.branches(ctx)
 	if err != nil {
 		return done, fmt.Errorf("pruning: %w", err)
 	}
-	done.Kept = oldest.kept
-	branches := branchesOf(slices.DeleteFunc(slices.Clone(op.names), func(n seal.SnapshotName) bool { return op.aliens[n] }))
 	if len(branches) > 0 && !opts.Branches {
 		// One place alone may not show it: it need not hold the epoch that came between.
 		n := slices.MaxFunc(slices.Collect(maps.Keys(branches)), seal.SnapshotName.Compare)
 		return done, fmt.Errorf("pruning: %w: generation %d of device %s is in no history of the newest, and nothing is pruned while it is there", ErrForked, n.Generation, n.Device)
 	}
+	needed, oldest, err := op.needed(ctx, opts.Keep, branches)
+	if err != nil {
+		return done, fmt.Errorf("pruning: %w", err)
+	}
+	done.Kept = oldest.kept
 	head := b.dev.head().Generation
 	var errs []error
 	for _, l := range looks {
@@ -344,15 +412,22 @@ type oldestKept struct {
 }
 
 // needed returns the paths of all that the states from the keep-th newest checkpoint on
-// need, and of the first snapshot of each epoch. History that was pruned before ends it
-// sooner.
-func (o *Opened) needed(ctx context.Context, keep int) (map[string]bool, oldestKept, error) {
+// need, and of the first snapshot of each epoch. A snapshot that is in no place, because
+// it was pruned before or never got there, is passed over.
+func (o *Opened) needed(ctx context.Context, keep int, branches map[seal.SnapshotName]bool) (map[string]bool, oldestKept, error) {
 	paths := map[string]bool{}
 	var oldest oldestKept
 	for n := o.state.name; !n.IsZero() && oldest.kept < keep; {
 		s, err := o.snapshot(ctx, n)
 		if errors.Is(err, ErrMissing) && oldest.kept > 0 && o.reader.unlisted == nil {
-			break
+			older := seal.SnapshotName{}
+			for _, m := range o.names {
+				if !o.aliens[m] && !branches[m] && m.Compare(n) < 0 && m.Compare(older) > 0 {
+					older = m
+				}
+			}
+			n = older
+			continue
 		}
 		if err != nil {
 			return nil, oldest, err
