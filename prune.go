@@ -261,6 +261,11 @@ func (o *Opened) branches(ctx context.Context) (map[seal.SnapshotName]bool, erro
 				branches[n] = true
 			}
 		}
+		for _, n := range names {
+			if n.Epoch < end.Epoch && n.Generation >= first.Generation {
+				branches[n] = true // What came before has a lower generation.
+			}
+		}
 		delete(branches, end)
 		s, err := o.snapshot(ctx, first)
 		if err != nil && !gone(err) {
