@@ -31,6 +31,7 @@ var level = map[string]int{
 	"cmd/satchel-demo":  7,
 	"examples/wallet":   7,
 	"examples/ownstore": 7,
+	"bench":             7,
 	"satcheltest":       7, // for the tests of wallets
 
 	"internal/agent": 5,
