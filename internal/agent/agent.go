@@ -522,13 +522,16 @@ func (a *agent) check(ctx context.Context) error {
 	if err != nil || before != "" || a.trouble != "" {
 		return a.sync(ctx)
 	}
-	return a.prune(ctx)
+	a.prune(ctx)
+	return ctx.Err()
 }
 
-// prune lets older states go.
-func (a *agent) prune(ctx context.Context) error {
+// prune lets older states go. Why it could not is no reason to end: what is wrong with
+// a place, such as damage or a branch of the past, stops no saving; what does stop it, the
+// sync that follows finds.
+func (a *agent) prune(ctx context.Context) {
 	if a.Keep == 0 {
-		return nil
+		return
 	}
 	opCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -536,10 +539,9 @@ func (a *agent) prune(ctx context.Context) error {
 	if ctx.Err() == nil && (err != nil || p.Objects > 0) {
 		a.tell(Event{Kind: Pruned, Pruned: p, Err: err})
 	}
-	if errors.Is(err, satchel.ErrForked) {
-		return nil // A branch of the past stops no saving; it stays until the user decides.
+	if err != nil {
+		a.syncAt = time.Now()
 	}
-	return err
 }
 
 // alarm tells if something is not protected for too long.

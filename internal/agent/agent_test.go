@@ -12,6 +12,7 @@ import (
 
 	"github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/internal/agent"
+	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/source"
 	"github.com/satchel-backup/satchel/store"
 	"github.com/satchel-backup/satchel/store/storetest"
@@ -510,4 +511,41 @@ func TestPrunes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A place that is damaged between the check and the pruning loses nothing more, and
+// keeps nothing else from being saved.
+func TestPruneDamaged(t *testing.T) {
+	try(t, 1, agent.Config{Keep: 1}, func(w *world) {
+		for i := range 140 {
+			_, err := w.b.Save(t.Context(), satchel.Change{Name: "settings", Value: fmt.Append(nil, i)})
+			w.must(err)
+		}
+		w.on = func(e agent.Event) {
+			if e.Kind != agent.Checked || w.damaged {
+				return
+			}
+			w.damaged = true
+			list, err := w.stores[0].List(t.Context(), "")
+			w.must(err)
+			for _, o := range list {
+				if strings.Contains(o.Name, "/items/keys/") {
+					w.must(w.stores[0].Delete(t.Context(), o))
+					w.must(w.stores[0].Put(t.Context(), o.Name, []byte("torn")))
+				}
+			}
+		}
+	}, func(w *world) {
+		w.wait(time.Minute)
+		if e := w.want("checked", "pruned"); len(e) == 2 && (!errors.Is(e[1].Err, seal.ErrDamaged) || e[1].Pruned.Objects != 0) {
+			t.Errorf("got %+v", e[1])
+		}
+		w.put1("labels", "1")
+		w.want("saved labels")
+		w.later(25 * time.Hour)
+		w.want("checked!", "caught up")
+		w.later(25 * time.Hour)
+		w.want("checked", "pruned")
+		w.restores(0, map[string]string{"settings": "139", "labels": "1"})
+	})
 }

@@ -106,6 +106,9 @@ type world struct {
 	cancel context.CancelFunc
 	ended  chan error // gets what Run returned
 
+	on      func(agent.Event) // if not nil, called for each event before the agent goes on
+	damaged bool              // by on
+
 	mu     sync.Mutex
 	events []agent.Event // guarded by mu
 }
@@ -137,6 +140,9 @@ func try(t *testing.T, places int, cfg agent.Config, prepare func(w *world), tes
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.events = append(w.events, e)
+			if w.on != nil {
+				w.on(e)
+			}
 		}
 		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
 		ctx, cancel := context.WithCancel(t.Context())
@@ -174,7 +180,11 @@ func (w *world) later(d time.Duration) {
 // offer hands changes to the agent and does not wait for it.
 func (w *world) offer(changes ...source.Change) <-chan error {
 	c := call{changes, make(chan error, 1)}
-	w.feed.calls <- c
+	select {
+	case w.feed.calls <- c:
+	case <-time.After(24 * time.Hour):
+		w.Fatal("nobody takes a change")
+	}
 	return c.err
 }
 
