@@ -392,9 +392,6 @@ func (a *agent) poll() error {
 		return err
 	}
 	st := a.b.Status()
-	if st.Deleted {
-		return satchel.ErrDeleted
-	}
 	if now := trouble(st); now != "" && (now != a.trouble || st.Generation != a.generation) {
 		a.syncAt, a.backoff, a.trouble = time.Now(), 0, now
 	}

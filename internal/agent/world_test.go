@@ -276,14 +276,15 @@ func (w *world) restores(place int, want map[string]string) {
 	}
 }
 
-// ends waits for the end of the agent and returns its error. Afterwards the test ends.
-func (w *world) ends() error {
+// ends waits so long for the end of the agent and returns its error. Afterwards the test
+// ends.
+func (w *world) ends(limit time.Duration) error {
 	w.Helper()
 	select {
 	case err := <-w.ended:
 		w.ended <- context.Canceled // for try
 		return err
-	case <-time.After(time.Hour):
+	case <-time.After(limit):
 		w.Fatal("it goes on")
 	}
 	return nil

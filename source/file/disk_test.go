@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -286,4 +287,51 @@ func TestDiskLinks(t *testing.T) {
 			t.Errorf("%s was read: %q", rel, b)
 		}
 	}
+}
+
+// Once saves what is there, tells what cannot be, and ends.
+func TestOnce(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	put(t, filepath.Join(dir, "a"), "1")
+	must(t, os.Mkdir(filepath.Join(dir, "s"), 0o700))
+	put(t, filepath.Join(dir, "s", "b"), "2")
+	put(t, filepath.Join(dir, "large"), "12345678")
+	must(t, os.Symlink("a", filepath.Join(dir, "link")))
+	got, fails := items{}, 0
+	var said []string
+	src, err := file.New(file.Config{
+		Paths: []string{dir, filepath.Join(dir, "not there")}, MaxSize: 4, Quiet: 10 * time.Millisecond,
+		Report: func(e *file.SkippedError) { said = append(said, filepath.Base(e.Path)) },
+	})
+	must(t, err)
+	save := func(_ context.Context, changes ...source.Change) error {
+		if fails > 0 {
+			fails--
+			return errSave
+		}
+		for _, c := range changes {
+			got[c.Name] = string(c.Value)
+		}
+		return nil
+	}
+	must(t, src.Once(t.Context(), save))
+	if want := (items{"file/d/a": "1", "file/d/s/b": "2"}); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	slices.Sort(said)
+	if !slices.Equal(said, []string{"large", "link"}) {
+		t.Errorf("left out: %v", said)
+	}
+	fails = 1
+	if err := src.Once(t.Context(), save); !errors.Is(err, errSave) || fails != 0 {
+		t.Errorf("got %v, want %v", err, errSave)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := src.Once(ctx, save); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	must(t, os.RemoveAll(dir))
+	must(t, src.Once(t.Context(), save)) // Nothing is there: nothing to do.
 }

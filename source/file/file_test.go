@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -753,5 +754,40 @@ func TestNewDirectory(t *testing.T) {
 		tr.wait(time.Second)
 		tr.replace("/d/s/a", "3")
 		tr.want(201*ms, items{"file/d/s/a": "3"})
+	})
+}
+
+// Once does not wait for a file that cannot be read, nor for ever for one that is
+// written all the time.
+func TestOnceLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.mkdir("/d")
+		w.replace("/d/a", "1")
+		w.replace("/d/b", "2")
+		w.replace("/d/restless", "3")
+		w.fail["/d/b"] = fs.ErrPermission
+		w.onRead = func(p string) {
+			if p == "/d/restless" {
+				w.write(p, "4"+time.Now().String())
+			}
+		}
+		tr := &trial{world: w, t: t}
+		said := map[string]error{}
+		src, err := file.NewOn(w, file.Config{Paths: []string{"/d"}, Report: func(e *file.SkippedError) { said[e.Path] = e.Err }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if err := src.Once(t.Context(), tr.save); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(start); d > 25*time.Second {
+			t.Errorf("it took %v", d)
+		}
+		tr.want(0, items{"file/d/a": "1"})
+		if len(said) != 2 || !errors.Is(said["/d/b"], fs.ErrPermission) || !errors.Is(said["/d/restless"], file.ErrRestless) {
+			t.Errorf("left out: %v", said)
+		}
 	})
 }
