@@ -36,9 +36,10 @@ type Backup struct {
 	dev    *device
 	closed bool // guarded by op
 
-	// looked is when a place was last listed whole; only the operation under way
-	// uses it.
+	// looked is when a place was last listed whole, and listed how many objects it had
+	// then; only the operation under way uses them.
 	looked map[string]time.Time
+	listed map[string]int
 
 	whole bool // the next commit is to be a checkpoint; see freshDue
 
@@ -641,7 +642,7 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 		}
 		if other == nil && whole && looks[i].err == nil {
 			if looks[i].err = b.lookForHoles(ctx, p, list); looks[i].err == nil {
-				b.looked[p.Address] = time.Now()
+				b.looked[p.Address], b.listed[p.Address] = time.Now(), len(list)
 			}
 		}
 	}
@@ -651,17 +652,22 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 	return looks, nil
 }
 
-// wholeLook is how often a place is listed whole, and not its snapshots only.
-const wholeLook = time.Hour
+const (
+	// wholeLook is how often a place is listed whole, and not its snapshots only.
+	wholeLook = time.Hour
+	// smallLook is how many objects a place may have to be listed whole every time: so
+	// many come in one page, which costs no more.
+	smallLook = 1000
+)
 
-// lookWhole reports whether a place should be listed whole: the first time that
-// this process looks, and every hour.
+// lookWhole reports whether a place should be listed whole: the first time that this
+// process looks, every hour, and always if it is small.
 func (b *Backup) lookWhole(p store.Place) bool {
 	if b.looked == nil {
-		b.looked = map[string]time.Time{}
+		b.looked, b.listed = map[string]time.Time{}, map[string]int{}
 	}
 	last, ok := b.looked[p.Address]
-	return !ok || time.Since(last) > wholeLook
+	return !ok || time.Since(last) > wholeLook || b.listed[p.Address] <= smallLook
 }
 
 // maxHoles is how many objects that a listing lacks are asked for by name.
@@ -927,7 +933,7 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 // pushHints writes what helps people to find and understand the folder. Both
 // are trusted for nothing, so others standing there already are no error.
 func (b *Backup) pushHints(ctx context.Context, st store.Store) error {
-	for name, data := range hints(b.dev.info) {
+	for name, data := range b.dev.hints() {
 		err := st.Put(ctx, b.dev.info.Folder+"/"+name, data)
 		if err != nil && !errors.Is(err, store.ErrExist) {
 			return fmt.Errorf("object %s: %w", name, err)

@@ -955,3 +955,22 @@ func TestBehindIsWhole(t *testing.T) {
 		}
 	}
 }
+
+// R1, R8: in a place that is not large, slots or words that vanish are noticed at the next
+// change, not only at the next whole look: protected is not said while nobody could
+// open it.
+func TestVanishedIsNoticed(t *testing.T) {
+	t.Parallel()
+	for _, part := range []string{"/slots/", "/items/keys/", "/items/"} {
+		st := &mem.Store{}
+		b, _, way := create(t, config(t, st), item("file/big", strings.Repeat("x", 5000)))
+		save(t, b, item("labels", "1"))
+		for name := range objects(t, st, "") {
+			if strings.Contains(name, part) {
+				replace(t, st, name, nil)
+			}
+		}
+		save(t, b, item("labels", "2"))
+		mustRead(t, here(t, b), way, st)
+	}
+}

@@ -52,13 +52,37 @@ type hintJSON struct {
 const maxHint = 4096
 
 // hints returns the objects that are for people and not trusted, by name.
-func hints(info infoJSON) map[string][]byte {
-	b, err := json.Marshal(hintJSON{Version: 1, ID: info.ID, Created: info.Created, Network: info.Network})
+func (d *device) hints() map[string][]byte {
+	b, err := json.Marshal(hintJSON{Version: 1, ID: d.info.ID, Created: d.info.Created, Network: d.info.Network})
 	if err != nil {
 		panic(err) // Strings and a number.
 	}
-	return map[string][]byte{seal.HintName: append(b, '\n'), seal.ReadmeName: []byte(readme)}
+	text := readme
+	if d.keysDropped() {
+		text = readmeDropped
+	}
+	return map[string][]byte{seal.HintName: append(b, '\n'), seal.ReadmeName: []byte(text)}
 }
+
+const readmeDropped = `This folder is the encrypted backup of a Bitcoin wallet, WITHOUT its words.
+
+The owner took the words out of it: they are written down somewhere, on paper. To
+bring the wallet back you need both: this folder with its recovery code or
+passphrase, for labels, contacts, settings and the like; and the paper, for the
+money. The words alone, in any Bitcoin wallet that takes 12 to 24 words (BIP 39),
+bring the money back too.
+
+DO NOT DELETE OR RENAME ANYTHING IN IT. Nobody can read it without the secret, and
+nobody can replace it.
+
+To restore
+  Install Satchel, run "satchel restore", and point it at the folder that this
+  folder is in. It asks for your recovery code or passphrase, and for the words.
+
+To read it without Satchel
+  The files are ordinary age files (https://age-encryption.org, version 1.3 or
+  later): age -d -i slots/FILE snapshots/FILE shows what there is.
+`
 
 const readme = `This folder is the encrypted backup of a Bitcoin wallet.
 

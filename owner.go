@@ -359,7 +359,7 @@ func (o *Owner) ours(ctx context.Context, st store.Store, ob store.Object, other
 		if errors.Is(err, store.ErrTooLarge) || errors.Is(err, store.ErrDamaged) {
 			return false, nil
 		}
-		return err == nil && !others && string(data) == string(hints(d.info)[path]), err
+		return err == nil && !others && string(data) == string(d.hints()[path]), err
 	}
 	snap, isSnap := seal.ParseSnapshotPath(path)
 	object, isObject := seal.ParseObjectPath(path)

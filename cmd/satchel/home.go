@@ -246,6 +246,7 @@ func (a *app) config(dir string, places []store.Place) (satchel.Config, error) {
 		Dir:      dir,
 		Places:   places,
 		Keychain: keys,
+		Shared:   true, // A question may wait for long, and a watch runs beside it.
 		Software: "satchel/" + satchel.Version,
 		Progress: a.progress.update,
 		Now:      a.now,

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+
+	"github.com/satchel-backup/satchel/internal/durable"
 )
 
 // person is somebody at a terminal who runs satchel.
@@ -380,8 +382,24 @@ func TestWaitsForAnother(t *testing.T) {
 	p.answer("press Enter", "")
 	p.ends(0)
 
-	p.run("get", "keys") // has it open while it asks
+	// A question holds nobody up.
+	p.run("get", "keys")
 	p.expect("Go on")
+	cmd, out, _ := p.beside("status")
+	if err := cmd.Run(); err != nil || !strings.Contains(out.String(), "Protected: ") {
+		t.Errorf("beside a question: got %v and %q", err, out)
+	}
+	p.typed("n\n")
+	p.ends(1)
+
+	locks, err := filepath.Glob(filepath.Join(p.dir, "device", "wallets", "*", "lock"))
+	if err != nil || len(locks) != 1 {
+		t.Fatal(locks, err)
+	}
+	lock, err := durable.Disk{}.Lock(locks[0])
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd, out, stderr := p.beside("status")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -390,15 +408,18 @@ func TestWaitsForAnother(t *testing.T) {
 	if err != nil || line != "satchel: waiting for another satchel\n" {
 		t.Errorf("got %q, %v", line, err)
 	}
-	p.typed("n\n")
-	p.ends(1)
+	if err := lock.Unlock(); err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "Protected: ") {
 		t.Errorf("got %v and %q", err, out)
 	}
 
 	// Waiting ends with the first signal.
-	p.run("get", "keys")
-	p.expect("Go on")
+	if lock, err = (durable.Disk{}).Lock(locks[0]); err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
 	cmd, _, stderr = p.beside("status")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -407,8 +428,6 @@ func TestWaitsForAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	signalled(t, cmd, syscall.SIGTERM)
-	p.typed("n\n")
-	p.ends(1)
 }
 
 // signalled sends signals and expects an end with 130.

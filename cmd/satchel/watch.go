@@ -178,7 +178,6 @@ func (w *watch) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg.Shared = true
 	b, err := w.open(ctx, cfg)
 	if err != nil {
 		return err
