@@ -439,9 +439,17 @@ func (b *Backup) commitChanges(keys *seal.Keys, changes []Change, slots *[]seal.
 	}
 	gen := d.head().Generation + 1
 	b.cfg.progress(Sealing, "", 0, len(changes))
+	var pack *packer // of what goes up together
+	if many(changes) {
+		pack = &packer{d: d, gen: gen}
+		// The files of values that are there already are looked at too when this is
+		// flushed, so it is only for what is as much again.
+		d.together = len(changes) >= len(d.items)/2
+		defer func() { d.together = false }()
+	}
 	var entries []*entry
 	for i, c := range changes {
-		e, path, err := d.sealChange(keys, c, gen)
+		e, path, err := d.sealChange(keys, c, gen, pack)
 		if err != nil {
 			return err
 		}
@@ -450,6 +458,12 @@ func (b *Backup) commitChanges(keys *seal.Keys, changes []Change, slots *[]seal.
 		}
 		entries = append(entries, e)
 		b.cfg.progress(Sealing, "", i+1, len(changes))
+	}
+	if pack != nil {
+		if err := pack.flush(); err != nil {
+			return err
+		}
+		objects = append(objects, pack.objects...)
 	}
 	snap := &seal.Snapshot{Generation: gen, Parent: d.head(), Time: b.cfg.Now(), Software: b.cfg.Software, Kind: seal.Delta}
 	if slots != nil {
@@ -494,8 +508,9 @@ func (d *device) room(changes []Change) error {
 const maxSlotLines = 64 << 10
 
 // sealChange keeps a change's value on this device, and its object if it needs
-// one. It returns the new entry and the object's path.
-func (d *device) sealChange(keys *seal.Keys, c Change, gen uint64) (*entry, string, error) {
+// one. It returns the new entry and the object's path. A value that can be packed goes
+// into the pack, unless that is nil.
+func (d *device) sealChange(keys *seal.Keys, c Change, gen uint64, pack *packer) (*entry, string, error) {
 	if c.Remove {
 		e := &entry{line: seal.Item{Name: c.Name, Version: gen, Removed: true}}
 		if seal.OwnerItem(c.Name) {
@@ -510,9 +525,14 @@ func (d *device) sealChange(keys *seal.Keys, c Change, gen uint64) (*entry, stri
 		keys.Sign(&e.line)
 	}
 	var path string
-	if len(c.Value) <= seal.MaxInline && c.Name != seal.ItemKeys {
+	switch {
+	case len(c.Value) <= seal.MaxInline && c.Name != seal.ItemKeys:
 		e.line.Inline, e.line.Data = true, c.Value
-	} else {
+	case pack != nil && c.packable():
+		if err := pack.add(e, c.Value); err != nil {
+			return nil, "", err
+		}
+	default:
 		name, data, err := seal.SealItem(d.key, c.Name, gen, c.Value)
 		if err != nil {
 			return nil, "", err
@@ -567,6 +587,9 @@ func (b *Backup) commitSnapshot(snap *seal.Snapshot, entries []*entry, objects [
 		return err
 	}
 	if err := d.putObject(name.Hash, data); err != nil {
+		return err
+	}
+	if err := d.flush(); err != nil {
 		return err
 	}
 	c := commitRecord{

@@ -19,8 +19,9 @@ type Compacted struct {
 
 // Compact moves the values that older snapshots carry into packs, so that a restore
 // fetches few objects and the older snapshots can be pruned. It happens by itself when a
-// checkpoint is due; Compact does it now, and merges the packs there are. It needs no
-// secret: the values are on this device. Errors as for Save.
+// checkpoint is due; Compact does it now, merges the packs there are, and packs values
+// that are not large and have an object each, if there are many. It needs no secret: the
+// values are on this device. Errors as for Save.
 func (b *Backup) Compact(ctx context.Context) (Compacted, error) {
 	var c Compacted
 	if err := b.begin(); err != nil {
@@ -58,7 +59,27 @@ const (
 	maxPack   = 4 << 20 // bytes of values in a pack: a reader holds one in memory
 	smallPack = 1 << 20 // a pack with less in use is worth merging
 	maxSmall  = 16      // small packs that are left as they are
+
+	maxPacked = 256 << 10 // bytes of a new value that may go into a pack
+	manyNew   = 16        // values that go into packs, and not each into an object of its own
 )
+
+// packable reports whether a change has a value that goes into a pack when many come at
+// once: an object for each would cost a restore, and a place, far more than the bytes.
+func (c *Change) packable() bool {
+	return !c.Remove && len(c.Value) > seal.MaxInline && len(c.Value) <= maxPacked && !seal.OwnerItem(c.Name)
+}
+
+// many reports whether so many values are new at once that they are packed.
+func many(changes []Change) bool {
+	n := 0
+	for i := range changes {
+		if changes[i].packable() {
+			n++
+		}
+	}
+	return n >= manyNew
+}
 
 // packer seals values one after another into packs, which are kept on the device.
 type packer struct {
@@ -74,16 +95,19 @@ type packer struct {
 
 // pack returns the lines of a checkpoint with values moved into packs: those that older
 // snapshots carry, so that a checkpoint refers to no other snapshot and is whole in a
-// place as soon as it is there; and those in small packs, if there are many of those or
-// all is true.
+// place as soon as it is there; those in small packs, if there are many of those or all
+// is true; and if all is true those in objects of their own too, if there are many.
 func (p *packer) pack(lines []*entry, all bool) ([]*entry, error) {
 	carriers, packs := map[seal.SnapshotName]bool{}, map[seal.ObjectName]int64{}
+	alone := 0
 	for _, e := range lines {
 		switch l := &e.line; {
 		case !l.In.IsZero():
 			carriers[l.In] = true
 		case l.Pack.Hash != "":
 			packs[l.Pack] += l.Size
+		case p.alone(e):
+			alone++
 		}
 	}
 	maps.DeleteFunc(packs, func(_ seal.ObjectName, used int64) bool { return used >= smallPack })
@@ -93,16 +117,26 @@ func (p *packer) pack(lines []*entry, all bool) ([]*entry, error) {
 	lines = slices.Clone(lines)
 	for i, e := range lines {
 		_, small := packs[e.line.Pack]
-		if !small && !carriers[e.line.In] || e.lost || e.line.Removed || !e.line.Matches(e.value) {
+		if !small && !carriers[e.line.In] && !(all && alone >= manyNew && p.alone(e)) || e.lost || e.line.Removed {
 			continue
+		}
+		value, err := p.d.valueOf(e)
+		if err != nil {
+			continue // It stays where it is.
 		}
 		moved := *e
 		lines[i] = &moved
-		if err := p.add(&moved, e.value); err != nil {
+		if err := p.add(&moved, value); err != nil {
 			return nil, err
 		}
 	}
 	return lines, p.flush()
+}
+
+// alone reports whether an entry's value is in an object of its own and need not be.
+func (*packer) alone(e *entry) bool {
+	l := &e.line
+	return l.Object != "" && l.Size <= maxPacked && !e.lost && !seal.OwnerItem(l.Name)
 }
 
 // add puts the value of an entry into a pack. The entry says where only after flush.

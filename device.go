@@ -161,6 +161,7 @@ type device struct {
 	keychain Keychain
 	dir      string
 	staging  bool // being made: nothing is flushed before it is whole
+	together bool // many files are being kept: they are flushed together before the commit
 	info     infoJSON
 	lock     *durable.Lock
 	log      *durable.Log
@@ -839,10 +840,23 @@ func (d *device) savePlaces() error {
 
 // keepFile writes a file of this device that only the next commit will need.
 func (d *device) keepFile(path string, data []byte) error {
-	if d.staging {
+	if d.staging || d.together {
 		return d.disk.WriteTree(path, data, 0o600)
 	}
 	return d.disk.WriteFile(path, data, 0o600)
+}
+
+// flush makes durable what was kept together.
+func (d *device) flush() error {
+	if !d.together || d.staging {
+		return nil
+	}
+	for _, sub := range []string{valuesDir, objectsDir} {
+		if err := d.disk.SyncTree(filepath.Join(d.dir, sub)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // putObject keeps a sealed object on this device, durably.
@@ -889,18 +903,27 @@ func (d *device) value(name string) ([]byte, error) {
 	if e.lost {
 		return nil, fmt.Errorf("item %s: %w", name, ErrMissing)
 	}
+	v, err := d.valueOf(e)
+	if err != nil {
+		return nil, fmt.Errorf("reading item %s: %w", name, err)
+	}
+	return v, nil
+}
+
+// valueOf returns the value of an entry that is neither removed nor lost.
+func (d *device) valueOf(e *entry) ([]byte, error) {
 	v := e.value
 	if e.line.Size > seal.MaxInline {
 		sealed, err := d.disk.ReadFile(d.valuePath(&e.line), seal.MaxValue+1024)
 		if err != nil {
-			return nil, fmt.Errorf("reading item %s: %w", name, err)
+			return nil, err
 		}
 		if v, err = d.seal.open(valueName(d.key, &e.line), sealed); err != nil {
-			return nil, fmt.Errorf("reading item %s: %w", name, err)
+			return nil, err
 		}
 	}
 	if !e.line.Matches(v) {
-		return nil, fmt.Errorf("reading item %s: %w", name, seal.ErrDamaged)
+		return nil, seal.ErrDamaged
 	}
 	return v, nil
 }

@@ -231,7 +231,7 @@ func (b *Backup) sealAnew(old *device, keys *seal.Keys, p RekeyPlan) error {
 		if p.DropKeys && name == seal.ItemKeys && !remove {
 			remove, d.kept.Keys = true, value
 		}
-		e, path, err := d.sealChange(keys, Change{Name: name, Value: value, Required: was.line.Required, Remove: remove}, 1)
+		e, path, err := d.sealChange(keys, Change{Name: name, Value: value, Required: was.line.Required, Remove: remove}, 1, nil)
 		if err != nil {
 			return err
 		}
