@@ -86,9 +86,9 @@ func (b *bench) command(ctx context.Context) error {
 		if goal > 0 {
 			aim = below(middle, goal)
 		}
-		return append(append([]string{what}, aim...), ms(quantile(wall(list), 95)), mb(highest(list)))
+		return append(append([]string{what}, aim...), ms(quantile(wall(list), 95)), ms(medianCPU(list)), mb(highest(list)))
 	}
-	b.table("what|p50|goal|met|p95|memory", [][]string{
+	b.table("what|p50|goal|met|p95|processor time|memory", [][]string{
 		row("`satchel version`: start-up", version, 0),
 		row("`satchel create --new --unlock recovery-code`: a wallet made, backed up and read back", created, 300*time.Millisecond),
 		row("`satchel status` of it", status, 30*time.Millisecond),

@@ -61,8 +61,8 @@ type size struct {
 
 // full is what the figures in docs/performance.md are made with.
 var full = size{
-	items: []int{10, 100, 1000, 10_000}, value: 10_000, small: 1100, large: 200,
-	files: 10_000, runs: 3, quick: 21, watched: 21,
+	items: []int{10, 100, 1000, 10_000}, value: 10_000, small: 2000, large: 1024,
+	files: 10_000, runs: 5, quick: 31, watched: 31,
 }
 
 // sections are the parts of a run. Those that measure memory are programs of their
