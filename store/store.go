@@ -123,9 +123,7 @@ func CheckName(name string) error {
 			return errors.New("object name has an unusable element")
 		}
 	}
-	if strings.ContainsFunc(name, func(r rune) bool {
-		return unicode.IsControl(r) || strings.ContainsRune(`\:*?"<>|`, r)
-	}) {
+	if strings.ContainsAny(name, `\:*?"<>|`) || strings.ContainsFunc(name, unicode.IsControl) {
 		return errors.New("object name has an unusable character")
 	}
 	return nil

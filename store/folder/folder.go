@@ -436,7 +436,10 @@ func (l *lister) walk(dir string) error {
 		return err
 	}
 	for _, e := range entries {
-		file := path.Join(dir, e.Name())
+		file := e.Name()
+		if dir != "" {
+			file = dir + "/" + file
+		}
 		name := file
 		if runtime.GOOS == "darwin" || runtime.GOOS == "ios" {
 			name = norm.NFC.String(file)
