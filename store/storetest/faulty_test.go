@@ -26,8 +26,8 @@ func TestPutFaults(t *testing.T) {
 	}
 	saysYes := map[storetest.Fault]bool{
 		storetest.Drop: true, storetest.Truncate: true, storetest.Empty: true, storetest.Flip: true, storetest.Other: true,
-		storetest.Previous: true, storetest.Duplicate: true, storetest.Absent: true, storetest.Lag: true,
-		storetest.HalfList: true, storetest.ListError: true,
+		storetest.Previous: true, storetest.Stranger: true, storetest.Duplicate: true, storetest.Absent: true,
+		storetest.Lag: true, storetest.HalfList: true, storetest.ListError: true,
 	}
 	data := []byte("the new object")
 	for _, fault := range storetest.Faults() {
