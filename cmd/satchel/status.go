@@ -82,9 +82,13 @@ func (a *app) status(ctx context.Context, held *int64) error {
 			continue
 		}
 		s := b.Status()
-		_, keysErr := b.Keys()
+		keys := false
+		if s.KeysDropped { // Reading them takes longer than all the rest.
+			_, err := b.Keys()
+			keys = err == nil
+		}
 		b.Close()
-		if err := a.oneStatus(d, s, keysErr == nil, held); err != nil {
+		if err := a.oneStatus(d, s, keys, held); err != nil {
 			return err
 		}
 		if (!s.Protected || s.Deleted || above(s, held)) && first == nil {
@@ -183,7 +187,8 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, held *int64) erro
 	return nil
 }
 
-// sayWords says where the words of the wallet are. keys says that they are here.
+// sayWords says where the words of the wallet are. keys says that they are here though
+// they are not in the backup.
 func (a *app) sayWords(s satchel.Status, keys bool) {
 	switch {
 	case s.KeysDropped && keys:
