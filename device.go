@@ -416,6 +416,7 @@ func openDevice(cfg Config) (d *device, err error) {
 		d.close()
 		return nil, err
 	}
+	d.disk.CleanTemp(d.dir, time.Now().Add(-time.Hour)) // What a crash left; its failure harms nothing.
 	return d, nil
 }
 

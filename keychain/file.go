@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/secret"
@@ -16,6 +17,10 @@ import (
 // Files keeps each secret in a file that only its owner can read, as SSH does.
 // Whoever can read the user's files, or a copy of the disk, can read them.
 type Files struct {
+	// Hook is called around every step that changes the disk; nil means not. It
+	// is for crash tests.
+	Hook func(durable.Step) error
+
 	dir string
 }
 
@@ -72,15 +77,18 @@ func (f *Files) get(name string) (secret.Bytes, error) {
 	return decode(line)
 }
 
+// leftover is the age at which a file under construction is one that a crash left.
+const leftover = time.Hour
+
 // Set implements [Keychain]. After a crash the file has the old secret or the
-// new one.
+// new one, and the new one may also stand in a file that a later Set removes.
 func (f *Files) Set(name string, b secret.Bytes) error {
 	err := checkName(name)
 	var text string
 	if err == nil {
 		text, err = encode(b)
 	}
-	var disk durable.Disk
+	disk := durable.Disk{Hook: f.Hook}
 	if err == nil {
 		err = disk.MkdirAll(f.dir, 0o700)
 	}
@@ -88,6 +96,7 @@ func (f *Files) Set(name string, b secret.Bytes) error {
 		err = disk.WriteFile(f.path(name), []byte(text+"\n"), 0o600)
 	}
 	if err == nil {
+		disk.CleanTemp(f.dir, time.Now().Add(-leftover)) // Its failure harms nothing.
 		var got secret.Bytes
 		if got, err = f.get(name); err == nil && !got.Equal(b) {
 			err = ErrDamaged
@@ -104,7 +113,7 @@ func (f *Files) Set(name string, b secret.Bytes) error {
 func (f *Files) Delete(name string) error {
 	err := checkName(name)
 	if err == nil {
-		err = durable.Disk{}.Remove(f.path(name))
+		err = durable.Disk{Hook: f.Hook}.Remove(f.path(name))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("deleting secret: %w", err)

@@ -106,6 +106,30 @@ func TestSystem(t *testing.T) { contract(t, keychain.System()) }
 
 func TestFile(t *testing.T) { contract(t, keychain.File(filepath.Join(t.TempDir(), "new", "dir"))) }
 
+// What a crash left beside the secrets, which may be a secret, goes.
+func TestFileLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	old, young := filepath.Join(dir, ".satchel-OLD.tmp"), filepath.Join(dir, ".satchel-YOUNG.tmp")
+	for _, path := range []string{old, young} {
+		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	past := time.Now().Add(-2 * time.Hour)
+	if err := os.Chtimes(old, past, past); err != nil {
+		t.Fatal(err)
+	}
+	if err := keychain.File(dir).Set("a", secret.Random(32)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the old leftover stays: %v", err)
+	}
+	if _, err := os.Lstat(young); err != nil {
+		t.Errorf("a file that may be in use was removed: %v", err)
+	}
+}
+
 func TestOpen(t *testing.T) {
 	k, kind, warning := keychain.Open(t.TempDir())
 	if kind != keychain.KindSystem || warning != "" {

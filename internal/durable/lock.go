@@ -34,4 +34,4 @@ func (d Disk) Lock(path string) (*Lock, error) {
 }
 
 // Unlock gives the lock back. A second call does nothing but return an error.
-func (l *Lock) Unlock() error { return l.f.Close() }
+func (l *Lock) Unlock() error { return errors.Join(unlockFile(l.f), l.f.Close()) }

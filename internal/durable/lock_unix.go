@@ -23,3 +23,8 @@ func lockFile(f *os.File) error {
 		return err
 	}
 }
+
+// unlockFile gives the lock back before the file is closed: a child that this
+// process is just starting has the file open too until it runs its program, and
+// would hold the lock for that long.
+func unlockFile(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }

@@ -305,6 +305,27 @@ func (s *Store) clean(disk durable.Disk, dir string) {
 	}
 }
 
+// removeTwins removes the files under construction that are the file of info under
+// another name: a crash came between the two steps in which a file gets its own. What
+// is deleted must not live on there.
+func (s *Store) removeTwins(disk durable.Disk, dir string, info fs.FileInfo) {
+	if !hasTwins(info) {
+		return
+	}
+	entries, err := disk.ReadDir(dir)
+	if err != nil {
+		return // The file itself goes all the same.
+	}
+	for _, e := range entries {
+		if !durable.IsTemp(e.Name()) {
+			continue
+		}
+		if twin, err := e.Info(); err == nil && os.SameFile(twin, info) {
+			disk.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+}
+
 // Get implements [store.Store].
 func (s *Store) Get(ctx context.Context, name string, want store.Hash, limit int64) ([]byte, error) {
 	err := store.CheckName(name)
@@ -544,11 +565,13 @@ func (s *Store) delete(ctx context.Context, name string) error {
 	case err == nil && !info.Mode().IsRegular():
 		return foreign(name)
 	case err == nil:
+		s.removeTwins(disk, filepath.Dir(file), info)
 		err = disk.Remove(file)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	s.clean(disk, filepath.Dir(file))
 
 	if !s.dirs.TryLock() {
 		return s.still(root) // An empty directory is no harm; waiting for a long listing is.

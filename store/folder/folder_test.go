@@ -446,6 +446,36 @@ func TestPutAgainIsDurable(t *testing.T) {
 	}
 }
 
+// What a crash left of an object goes when the object does: its other name at once,
+// and what is old.
+func TestDeletedLeftovers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	s := create(t, dir)
+	put(t, s, "a/b", "x")
+	put(t, s, "a/c", "x")
+	twin, other, old := filepath.Join(dir, "a", ".satchel-TWIN.tmp"), filepath.Join(dir, "a", ".satchel-OTHER.tmp"), filepath.Join(dir, "a", ".satchel-OLD.tmp")
+	if err := os.Link(filepath.Join(dir, "a", "b"), twin); err != nil {
+		t.Skip(err)
+	}
+	if err := os.Link(filepath.Join(dir, "a", "c"), other); err != nil {
+		t.Fatal(err)
+	}
+	write(t, old)
+	past := time.Now().Add(-48 * time.Hour)
+	if err := os.Chtimes(old, past, past); err != nil {
+		t.Fatal(err)
+	}
+	s = create(t, dir) // Another process, later.
+	if err := s.Delete(t.Context(), store.Object{Name: "a/b", ID: "a/b"}); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{twin: false, old: false, other: true, filepath.Join(dir, "a", "c"): true} {
+		if _, err := os.Lstat(path); (err == nil) != want {
+			t.Errorf("%s: %v, it should be there: %v", filepath.Base(path), err, want)
+		}
+	}
+}
+
 // Modes, and what an earlier crash left behind.
 func TestFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
