@@ -1196,8 +1196,7 @@ func (s *killing) strangers(t *testing.T, w *setting, acks, next []ack) {
 }
 
 // stranger opens the only backup that the secret opens, like one who has nothing
-// but that, and reads everything. With an error it may have a state that is offered
-// instead of the newest.
+// but that, and reads everything.
 func stranger(way slot.Secret, places []store.Place) (state, error) {
 	ctx := context.Background()
 	found, err := satchel.Find(ctx, satchel.Config{Settle: -1, Places: places})
@@ -1212,15 +1211,8 @@ func stranger(way slot.Secret, places []store.Place) (state, error) {
 			continue
 		}
 		p := o.Preview()
-		s := state{p.Generation, len(p.Slots), map[string]string{}}
-		for _, it := range p.Items {
-			v, err := o.Value(ctx, it.Name)
-			if err != nil {
-				return state{}, err
-			}
-			s.Values[it.Name] = string(v.Open())
-		}
-		return s, p.Problem
+		values, err := valuesOf(o)
+		return state{p.Generation, len(p.Slots), values}, err
 	}
 	return state{}, errors.Join(errs...)
 }
