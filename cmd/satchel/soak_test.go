@@ -173,7 +173,7 @@ func (s *soak) satchel(home string, stdin []byte, args ...string) ([]byte, error
 // start starts the watch.
 func (s *soak) start(every time.Duration, paths ...string) {
 	s.Helper()
-	s.cmd = exec.Command(s.bin, append([]string{"watch", "--json", "--every", every.String()}, paths...)...)
+	s.cmd = exec.Command(s.bin, append([]string{"watch", "--json", "--keep", "4", "--every", every.String()}, paths...)...)
 	s.cmd.Env, s.cmd.Dir = s.env(s.home), s.dir
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := s.cmd.StdoutPipe()
