@@ -59,9 +59,11 @@ it and it was fetched from there again and compared.
 			}
 			defer b.Close()
 			if len(changes) > 0 {
-				return a.saved(b.Save(cmd.Context(), changes...))
+				r, err := b.Save(cmd.Context(), changes...)
+				return a.saved(b, r, err)
 			}
-			return a.saved(b.Sync(cmd.Context()))
+			r, err := b.Sync(cmd.Context())
+			return a.saved(b, r, err)
 		},
 	}
 }

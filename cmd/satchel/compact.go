@@ -46,7 +46,7 @@ JSON: values (moved), packs (files made), generation, changed, protected, places
 			if c.Values > 0 {
 				a.say("Moved %s into %s.", count(c.Values, "value"), count(c.Packs, "file"))
 			}
-			return a.saved(c.Result, err)
+			return a.saved(b, c.Result, err)
 		},
 	}
 }

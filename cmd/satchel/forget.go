@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -11,21 +12,27 @@ import (
 
 func (a *app) forgetCommand() *cobra.Command {
 	var yes string
-	var anyway bool
+	var anyway, written bool
 	cmd := &cobra.Command{
 		Use:   "forget",
 		Short: "Remove the wallet from this device only",
 		Long: `Removes the wallet from this device, with its key. The backup stays in every
-place, untouched, and "satchel restore" brings the wallet back with a recovery
-code, a passphrase or the words.
+place, untouched, and "satchel restore" brings back what is in it.
+
+That is the whole wallet, unless its words were taken out of the cloud ("satchel
+rekey --drop-keys"). Then this device may hold the only digital copy of them: no
+recovery code brings them back, only the paper. So forget first wants to hear that
+they are written down: on the terminal, or with --words-are-written.
 
 It refuses while something is on this device only; "satchel backup" sends that.
-With --anyway it goes on, and what was not sent is lost. It also refuses to go on
-without the name of the wallet, which is asked for.
+With --anyway it goes on, and what was not sent is lost. Where another device has
+become the writer nothing can be sent any more: it says what that concerns, and
+goes on. It never goes on without the name of the wallet, which is asked for.
 
 JSON: id, label, folder, forgotten, places (the addresses that keep the backup).`,
 		Example: `  satchel forget
-  satchel forget --wallet Samantha --yes-forget Samantha`,
+  satchel forget --wallet Samantha --yes-forget Samantha
+  satchel forget --yes-forget Samantha --words-are-written`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeDamaged,
 			satchel.CodeInterrupted),
@@ -50,11 +57,9 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 					"`satchel export words` first; then `satchel forget --anyway`: without the words the money is lost",
 				}
 			}
-			if !s.Protected && !anyway {
-				return &hintedError{
-					satchel.ErrNotProtected,
-					"`satchel backup` first; or `satchel forget --anyway`, and what is on this device only is lost",
-				}
+			unsent := unsentItems(b, s)
+			if !s.Protected && !anyway && !otherDevice(s) {
+				return notSentError(s)
 			}
 			if !a.json {
 				a.say("Removes %s, fingerprint %s, from this device.", printable(s.Label), s.Fingerprint)
@@ -66,10 +71,23 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 					for _, p := range s.Places {
 						a.say("  %s", printable(p.Address))
 					}
-					a.say("It opens with %s. To come back: satchel restore", wayNames(slotKinds(s.Slots)))
+					a.say("It opens with %s.", wayNames(slotKinds(s.Slots)))
+					if s.KeysDropped {
+						a.say("The words are not in it: satchel restore brings back the rest.")
+					} else {
+						a.say("To come back: satchel restore")
+					}
 				}
-				if !s.Protected && !s.Deleted {
-					a.say("What was not sent to a place is lost: generation %d of %s.", s.Generation, moment(s.Saved))
+				if otherDevice(s) {
+					a.say("%s", wrap("Another device writes this backup now; what it saved is not touched."))
+				}
+				if unsent != "" {
+					a.say("%s", wrap(unsent))
+				}
+			}
+			if _, err := b.Keys(); err == nil && s.KeysDropped && !written {
+				if err := a.confirmWritten(ctx, s); err != nil {
+					return err
 				}
 			}
 			if err := a.confirmLabel(ctx, yes, "--yes-forget", s.Label); err != nil {
@@ -89,8 +107,77 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 		},
 	}
 	cmd.Flags().StringVar(&yes, "yes-forget", "", "forget the wallet of this `name` without asking")
+	cmd.Flags().BoolVar(&written, "words-are-written", false, "the words are not in the backup, and are written down")
 	cmd.Flags().BoolVar(&anyway, "anyway", false, "even if something is on this device only; a wallet that cannot\nbe opened here is moved aside, and nothing of it deleted")
 	return cmd
+}
+
+// notSentError says why a wallet is not forgotten that is not protected.
+func notSentError(s satchel.Status) error {
+	if len(s.Missing) > 0 && holding(s.Generation, s.Places) >= s.Copies {
+		return &hintedError{satchel.ErrNotProtected, "the backup lacks an item, see `satchel status`; `satchel forget --anyway` goes on without it"}
+	}
+	if holding(s.Generation, s.Places) > 0 {
+		return &hintedError{
+			fmt.Errorf("%w: generation %d is %s", satchel.ErrNotProtected, s.Generation, notProtected(s.Generation, s.Places, s.Copies)),
+			"`satchel backup` first; or `satchel forget --anyway`: nothing is lost as long as that place is there",
+		}
+	}
+	return &hintedError{
+		satchel.ErrNotProtected,
+		"`satchel backup` first; or `satchel forget --anyway`, and what is on this device only is lost",
+	}
+}
+
+// unsentItems says what no place was seen to hold and is lost here, or "".
+func unsentItems(b *satchel.Backup, s satchel.Status) string {
+	var newest uint64 // that some place holds
+	for _, p := range s.Places {
+		if p.Health != satchel.HealthMissing && p.Health != satchel.HealthDamaged && p.Health != satchel.HealthWrongAccount {
+			newest = max(newest, p.Generation)
+		}
+	}
+	if s.Deleted || newest >= s.Generation {
+		return ""
+	}
+	var names []string
+	for _, i := range b.Items() {
+		if i.Generation > newest {
+			names = append(names, i.Name)
+		}
+	}
+	text := fmt.Sprintf("What was not sent to a place is lost: generation %d of %s", s.Generation, moment(s.Saved))
+	if len(names) > 0 {
+		text += ": " + itemNames("", names)
+	}
+	return text + "."
+}
+
+// confirmWritten asks whether the words are written down that only this device holds.
+func (a *app) confirmWritten(ctx context.Context, s satchel.Status) error {
+	const flag = "--words-are-written"
+	text := "The words of this wallet are not in the backup: this device holds the only digital copy, and no recovery code brings them back."
+	if a.term == nil {
+		return &usageError{
+			text: "the words of this wallet are not in the backup, and this device holds the only digital copy",
+			hint: "write them down (`satchel export words`), prove it (`satchel words verify`), then give " + flag,
+		}
+	}
+	if s.WordsWritten.IsZero() {
+		text += " They were never typed back here."
+	}
+	a.say("")
+	a.say("%s", a.bold(wrap(text)))
+	a.say("%s", wrap("Write them down first: satchel export words. Prove that the paper is right: satchel words verify. Without the words the money is lost."))
+	a.say("")
+	typed, err := a.term.line(ctx, "Are they on paper, and the paper at hand? Type \"written\" to go on: ")
+	if err != nil {
+		return err
+	}
+	if typed != "written" {
+		return errDeclined
+	}
+	return nil
 }
 
 type forgottenJSON struct {

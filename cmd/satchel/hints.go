@@ -24,7 +24,7 @@ var hints = []struct {
 	{satchel.ErrNotWritten, "`satchel export words` shows them, `satchel words verify` lets you type some back; then try again"},
 	{satchel.ErrWords, "nothing was recorded; compare your paper with `satchel export words`, then try again"},
 	{satchel.ErrForked, "both states are kept; `satchel restore --preview` shows them, and --snapshot takes one of them"},
-	{satchel.ErrOtherDevice, "use the wallet on the other device, or take it over here: `satchel forget`, then `satchel restore`"},
+	{satchel.ErrOtherDevice, "use the wallet on the other device, or take it over here: `satchel forget`, then `satchel restore`; if the words are not in the backup, have them on paper first"},
 	{satchel.ErrNoSlot, "`satchel restore --list` shows what opens each backup"},
 	{satchel.ErrLastSlot, "add another way in first: `satchel slot add recovery-code`"},
 	{satchel.ErrOwnerOnly, "the keys of a wallet never change; make another wallet with `satchel create` or `satchel import`"},
@@ -89,7 +89,7 @@ var healthHints = map[satchel.Health]string{
 	satchel.HealthUnreachable:  "connect it, then satchel backup",
 	satchel.HealthDamaged:      "satchel backup replaces what is damaged",
 	satchel.HealthFull:         "make room there, then satchel backup",
-	satchel.HealthOtherDevice:  "use the other device, or satchel forget and restore here",
+	satchel.HealthOtherDevice:  "use the other device, or satchel forget and restore here (have the words at hand if they are not in the backup)",
 	satchel.HealthUnknown:      "satchel check",
 	satchel.HealthFailed:       "satchel check shows more",
 }

@@ -105,7 +105,7 @@ func (a *app) sayLimit(s satchel.Status, held *int64, set *satchel.Result) error
 	if set != nil && set.Protected {
 		a.say("Saved, generation %d: protected", set.Generation)
 	} else if set != nil {
-		a.say("Saved, generation %d: on this device only, not protected yet", set.Generation)
+		a.say("Saved, generation %d: %s, not protected yet", set.Generation, notProtected(set.Generation, set.Places, s.Copies))
 	}
 	a.say("%s", limitText(s, held))
 	if s.Limit > 0 || held != nil {

@@ -195,8 +195,40 @@ func (a *app) sayField(name, text string) {
 	a.sayHanging(fmt.Sprintf("%-9s ", name), text)
 }
 
-// result prints what became of a save.
-func (a *app) saved(r satchel.Result, err error) error {
+// holding counts the places that hold a generation, as far as is known. One that
+// cannot be reached just now counts.
+func holding(generation uint64, places []satchel.PlaceStatus) int {
+	n := 0
+	for _, p := range places {
+		switch p.Health {
+		case satchel.HealthMissing, satchel.HealthDamaged, satchel.HealthOtherDevice, satchel.HealthWrongAccount:
+		default:
+			if p.Generation == generation {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// notProtected says where a generation is that too few places hold. copies is how many
+// were asked for, 0 if that is not to be said.
+func notProtected(generation uint64, places []satchel.PlaceStatus, copies int) string {
+	n := holding(generation, places)
+	lost := slices.ContainsFunc(places, func(p satchel.PlaceStatus) bool { return p.Generation == generation })
+	switch {
+	case n == 0 && lost:
+		return "in no place whole"
+	case n == 0:
+		return "on this device only"
+	case n < copies:
+		return fmt.Sprintf("in %s only, %d asked for", count(n, "place"), copies)
+	}
+	return "in " + count(n, "place") + " only"
+}
+
+// saved prints what became of a save.
+func (a *app) saved(b *satchel.Backup, r satchel.Result, err error) error {
 	type saveJSON struct {
 		Generation uint64      `json:"generation"`
 		Changed    int         `json:"changed"`
@@ -216,7 +248,7 @@ func (a *app) saved(r satchel.Result, err error) error {
 	if r.Protected {
 		a.say("%s, generation %d: protected", what, r.Generation)
 	} else {
-		a.say("%s, generation %d: on this device only, not protected yet", what, r.Generation)
+		a.say("%s, generation %d: %s, not protected yet", what, r.Generation, notProtected(r.Generation, r.Places, b.Status().Copies))
 	}
 	for _, p := range r.Places {
 		line := fmt.Sprintf("  %s: %s", printable(p.Address), p.Health)

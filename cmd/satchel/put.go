@@ -43,7 +43,8 @@ made by create and import, and nothing else may change them.
 				return err
 			}
 			defer b.Close()
-			return a.saved(b.Save(cmd.Context(), changes...))
+			r, err := b.Save(cmd.Context(), changes...)
+			return a.saved(b, r, err)
 		},
 	}
 	cmd.Flags().BoolVar(&required, "required", false, "a restore without this item counts as incomplete")

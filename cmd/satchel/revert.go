@@ -98,7 +98,7 @@ func (a *app) revert(ctx context.Context, text string, yes bool) error {
 		return errors.Join(err, a.emit(revertJSON{append([]string{}, r.Restored...), append([]string{}, r.Removed...), append([]string{}, r.Kept...),
 			r.Generation, r.Changed, r.Protected, placesJSON(r.Places)}))
 	}
-	return a.saved(r.Result, err)
+	return a.saved(b, r.Result, err)
 }
 
 func whose(m satchel.Moment, s satchel.Status) string {

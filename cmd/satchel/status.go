@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,11 +150,15 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, held *int64) erro
 		a.say("%s", a.bold(deletedText))
 	case s.Protected:
 		a.say("Protected: generation %d, verified %s, %s", s.Generation, moment(s.Verified), count(s.Items, "item"))
+	case otherDevice(s):
+		a.say("%s from here: another device writes this backup now", a.bold("Not protected"))
+		a.say("Last verified: %s", moment(s.Verified))
 	case len(s.Missing) > 0:
 		a.say("%s: an item is missing, see below", a.bold("Not protected"))
 		a.say("Last verified: %s", moment(s.Verified))
 	default:
-		a.say("%s: generation %d of %s is on this device only", a.bold("Not protected"), s.Generation, moment(s.Saved))
+		a.say("%s: generation %d of %s is %s", a.bold("Not protected"), s.Generation, moment(s.Saved),
+			notProtected(s.Generation, s.Places, s.Copies))
 		a.say("Last verified: %s", moment(s.Verified))
 	}
 	a.say("Meant for everyday amounts.")
@@ -203,4 +208,9 @@ func (a *app) sayWords(s satchel.Status, keys bool) {
 // above reports whether an amount, if one was given, is above the limit.
 func above(s satchel.Status, held *int64) bool {
 	return held != nil && s.Limit > 0 && *held > s.Limit
+}
+
+// otherDevice reports whether another device has become the writer of the backup.
+func otherDevice(s satchel.Status) bool {
+	return slices.ContainsFunc(s.Places, func(p satchel.PlaceStatus) bool { return p.Health == satchel.HealthOtherDevice })
 }

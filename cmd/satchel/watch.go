@@ -321,5 +321,5 @@ func (w *watch) once(ctx context.Context, d device) error {
 	}
 	res, err := b.Sync(ctx)
 	res.Changed = changed
-	return w.app.saved(res, err)
+	return w.app.saved(b, res, err)
 }
