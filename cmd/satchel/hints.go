@@ -37,6 +37,7 @@ var hints = []struct {
 	{wallet.ErrWords, "12 to 24 words with spaces between them, in the order in which they were written down"},
 	{wallet.ErrLabels, "labels are a BIP 329 file: one JSON object per line, as Sparrow and others export them"},
 	{wallet.ErrNetwork, "mainnet, testnet, signet or regtest"},
+	{satchel.ErrIncomplete, "another place or an older state may hold the rest: `satchel restore --preview` shows them"},
 	{seal.ErrForged, "this was not written by a device of yours: restore from another place, or take an older state with --snapshot, and look who can write to the folder"},
 	{satchel.ErrMissing, "if a program syncs this folder, let it finish; `satchel check`, then `satchel backup` puts back what this device still has"},
 }
@@ -52,7 +53,7 @@ var codeHints = map[satchel.Code]string{
 	satchel.CodeOlder:        "let the program that syncs the folder finish, or look in another place; --preview shows what is there",
 	satchel.CodeNewer:        "install the newest satchel; nothing was changed",
 	satchel.CodeWrongWallet:  "nothing was overwritten; `satchel status` shows the wallets of this device",
-	satchel.CodeIncomplete:   "another place or an older state may hold the rest: --preview shows them",
+	satchel.CodeIncomplete:   "another place or an older state may hold the rest: `satchel restore --preview` shows them",
 	satchel.CodeListing:      "this does not mean that there is no backup: look whether the folder can be read, then try again",
 	satchel.CodeSignIn:       "sign in again in the program that syncs this folder",
 	satchel.CodeWrongAccount: "sign in to the account that holds the backup",

@@ -323,7 +323,7 @@ JSON: as of "satchel restore --preview".`,
 			}
 			p := o.Preview()
 			p.Others = nil
-			a.sayPreview(p)
+			a.sayPreview(p, missingOf(cmd.Context(), o))
 			return a.emit(toPreviewJSON(p))
 		},
 	}

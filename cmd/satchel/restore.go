@@ -26,6 +26,7 @@ type restoreFlags struct {
 	preview  bool
 	yes      bool
 	accept   bool
+	lacking  bool
 	aside    bool
 	snapshot string
 }
@@ -46,6 +47,9 @@ folder or an id from the list, or the beginning of one.
 
 If the words are not in the backup because its owner took them out of the cloud, it
 asks for them, or restores the rest without them.
+
+A required item that is in no place stops a restore before anything is taken over:
+another place may hold it. --incomplete restores the rest without it.
 
 This device then becomes the one that writes the backup; another device that
 still uses it stops writing and says so. Nothing on this device is overwritten.
@@ -81,6 +85,7 @@ compared, protected, missing.`,
 	fl.BoolVar(&f.preview, "preview", false, "open a backup and show what is in it, and nothing else")
 	fl.StringVar(&f.snapshot, "snapshot", "", "restore this older or other state, by its `name` in the preview")
 	fl.BoolVar(&f.accept, "accept-problem", false, "restore the newest whole state although newer ones cannot be")
+	fl.BoolVar(&f.lacking, "incomplete", false, "restore the rest although required items are missing, such as\nthe wallet's keys")
 	fl.BoolVar(&f.aside, "set-aside", false, "move a wallet away that is here and cannot be opened")
 	fl.BoolVar(&f.yes, "yes", false, "restore without asking")
 	fl.IntVar(&a.wordsFD, "words-fd", noFD, "read the words of the wallet, where the backup does not hold\nthem, from file descriptor `N`, one line")
@@ -137,7 +142,7 @@ func (a *app) restore(cmd *cobra.Command, f restoreFlags, name string) error {
 		a.progress.pause()
 	}
 	p := o.Preview()
-	a.sayPreview(p)
+	a.sayPreview(p, missingOf(ctx, o))
 	if f.preview {
 		if err := a.emit(toPreviewJSON(p)); err != nil {
 			return err
@@ -441,7 +446,7 @@ func toPreviewJSON(p satchel.Preview) previewJSON {
 }
 
 // sayPreview describes a state of a backup.
-func (a *app) sayPreview(p satchel.Preview) {
+func (a *app) sayPreview(p satchel.Preview, missing missingItems) {
 	a.say("")
 	a.say("Wallet        %s (%s)", a.bold(printable(p.Label)), p.Network)
 	switch {
@@ -467,7 +472,11 @@ func (a *app) sayPreview(p satchel.Preview) {
 	if p.Problem != nil {
 		a.say("")
 		a.say("%s", wrap("Problem: the newest state cannot be restored as it is: "+errorText(p.Problem)+"."))
-		a.say("What is described above is the newest state that is whole.")
+		if len(missing.names) == 0 {
+			a.say("What is described above is the newest state that is whole.")
+		} else {
+			a.say("%s", wrap("What is described above is not whole: no place holds "+missing.text()+"."))
+		}
 	}
 	if len(p.Others) > 0 && (p.Problem != nil || a.verbose) {
 		a.say("")
@@ -487,17 +496,86 @@ func shortID(id string) string {
 	return printable(id)
 }
 
-// settle lets the user decide about a newest state that cannot be taken as it
-// is. There is never a silent fallback.
-func (a *app) settle(ctx context.Context, p *satchel.Preview, o **satchel.Opened, f restoreFlags, opts *satchel.RestoreOptions) error {
+// missingItems are the required items of a state with a problem that no place holds.
+type missingItems struct {
+	names []string
+	cause bool // one of them is the problem
+}
+
+// missingOf looks which required items of a state that has a problem cannot be had.
+func missingOf(ctx context.Context, o *satchel.Opened) (m missingItems) {
+	p := o.Preview()
 	if p.Problem == nil {
-		return nil
+		return m // Restore finds out.
 	}
-	if f.accept || f.snapshot != "" {
-		opts.AcceptProblem = true
+	for _, i := range p.Items {
+		if !i.Required && !seal.OwnerItem(i.Name) {
+			continue
+		}
+		_, err := o.Value(ctx, i.Name)
+		for _, fact := range []error{satchel.ErrMissing, seal.ErrDamaged, seal.ErrForged, seal.ErrNotOurs, seal.ErrNewer} {
+			if errors.Is(err, fact) {
+				m.names = append(m.names, i.Name)
+				m.cause = m.cause || err.Error() == p.Problem.Error()
+				break
+			}
+		}
+	}
+	return m
+}
+
+func (m missingItems) text() string {
+	var list []string
+	for _, name := range m.names {
+		text := "the item " + printable(name)
+		switch name {
+		case seal.ItemKeys:
+			text += ", the words of the wallet, without which nothing can be spent"
+		case seal.ItemDescriptors:
+			text += ", which say what its addresses are"
+		}
+		list = append(list, text)
+	}
+	return strings.Join(list, "; ")
+}
+
+// incompleteHint says what to do about required items that are in no place.
+const incompleteHint = "nothing was restored or taken over: look in another place (--from), or at an older state (--preview, --snapshot); --incomplete restores the rest without what is missing"
+
+// settleMissing lets the user decide about required items that cannot be had.
+func (a *app) settleMissing(ctx context.Context, m missingItems, f restoreFlags) error {
+	if len(m.names) == 0 || f.lacking {
 		return nil
 	}
 	if a.term == nil || f.yes {
+		return &hintedError{&satchel.IncompleteError{Items: m.names}, incompleteHint}
+	}
+	ok, err := a.term.yes(ctx, wrap("No place holds "+m.text()+". This device would take over the backup without that.")+"\nRestore the rest?", false)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return &hintedError{errDeclined, incompleteHint}
+	}
+	return nil
+}
+
+// settle lets the user decide about a newest state that cannot be taken as it
+// is. There is never a silent fallback, and what is missing is accepted for itself.
+func (a *app) settle(ctx context.Context, p *satchel.Preview, o **satchel.Opened, f restoreFlags, opts *satchel.RestoreOptions) error {
+	missing := missingOf(ctx, *o)
+	opts.AcceptProblem = f.lacking
+	if p.Problem == nil {
+		return nil
+	}
+	if f.accept || f.snapshot != "" || f.lacking && missing.cause {
+		opts.AcceptProblem = true
+		return a.settleMissing(ctx, missing, f)
+	}
+	if a.term == nil || f.yes {
+		if missing.cause {
+			return a.settleMissing(ctx, missing, f)
+		}
 		return &hintedError{p.Problem, "the newest whole state was shown; take it with --accept-problem, or another one with --snapshot NAME"}
 	}
 	for {
@@ -514,7 +592,7 @@ func (a *app) settle(ctx context.Context, p *satchel.Preview, o **satchel.Opened
 			return &hintedError{p.Problem, "nothing was restored or changed; another place may hold a whole copy"}
 		case n == 0:
 			opts.AcceptProblem = true
-			return nil
+			return a.settleMissing(ctx, missing, f)
 		}
 		other, err := (*o).At(ctx, p.Others[n-1].Snapshot)
 		a.progress.pause()
@@ -523,8 +601,8 @@ func (a *app) settle(ctx context.Context, p *satchel.Preview, o **satchel.Opened
 			continue
 		}
 		problem := p.Problem
-		*o, *p = other, other.Preview()
-		a.sayPreview(*p)
+		*o, *p, missing = other, other.Preview(), missingOf(ctx, other)
+		a.sayPreview(*p, missing)
 		if p.Problem == nil {
 			p.Problem = problem // what the user decides about is still there
 		}
@@ -678,6 +756,9 @@ func (a *app) bringBack(ctx context.Context, o *satchel.Opened, p satchel.Previe
 	}
 	b, outcome, err := o.Restore(ctx, cfg, opts)
 	a.progress.pause()
+	if b == nil && errors.Is(err, satchel.ErrIncomplete) {
+		return &hintedError{err, incompleteHint}
+	}
 	if b == nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/wallet"
 )
 
@@ -181,7 +182,14 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, held *int64) erro
 		a.sayField("Limit", amount(s.Limit))
 	}
 	for _, name := range s.Missing {
-		a.sayField("Missing", printable(name)+": a restore had to go on without it; `satchel put` or `satchel backup` with a new value ends that")
+		text := ": a restore had to go on without it; `satchel put` or `satchel backup` with a new value ends that"
+		switch name {
+		case seal.ItemKeys:
+			text = ": a restore had to go on without the words of the wallet. They have to come from paper (`satchel import` makes a wallet of them), or from another place that still holds them (`satchel forget`, then `satchel restore --from`)"
+		case seal.ItemDescriptors:
+			text = ": a restore had to go on without it. It has to come from another place that still holds it (`satchel forget`, then `satchel restore --from`), or from the words (`satchel import`)"
+		}
+		a.sayField("Missing", printable(name)+text)
 	}
 	if s.Rekeying != "" {
 		a.sayField("New keys", "begun and not finished: `satchel rekey` finishes it")
