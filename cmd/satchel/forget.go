@@ -57,7 +57,7 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 					"`satchel export words` first; then `satchel forget --anyway`: without the words the money is lost",
 				}
 			}
-			unsent := unsentItems(b, s)
+			lost := unsentText(b, s)
 			if !s.Protected && !anyway && !otherDevice(s) {
 				return notSentError(s)
 			}
@@ -81,8 +81,8 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 				if otherDevice(s) {
 					a.say("%s", wrap("Another device writes this backup now; what it saved is not touched."))
 				}
-				if unsent != "" {
-					a.say("%s", wrap(unsent))
+				if lost != "" {
+					a.say("%s", wrap(lost))
 				}
 			}
 			if _, err := b.Keys(); err == nil && s.KeysDropped && !written {
@@ -129,8 +129,9 @@ func notSentError(s satchel.Status) error {
 	}
 }
 
-// unsentItems says what no place was seen to hold and is lost here, or "".
-func unsentItems(b *satchel.Backup, s satchel.Status) string {
+// unsent names the items of what no place was seen to hold. The bool reports whether
+// there is such a state at all.
+func unsent(b *satchel.Backup, s satchel.Status) (names []string, ok bool) {
 	var newest uint64 // that some place holds
 	for _, p := range s.Places {
 		if p.Health != satchel.HealthMissing && p.Health != satchel.HealthDamaged && p.Health != satchel.HealthWrongAccount {
@@ -138,13 +139,21 @@ func unsentItems(b *satchel.Backup, s satchel.Status) string {
 		}
 	}
 	if s.Deleted || newest >= s.Generation {
-		return ""
+		return nil, false
 	}
-	var names []string
 	for _, i := range b.Items() {
 		if i.Generation > newest {
 			names = append(names, i.Name)
 		}
+	}
+	return names, true
+}
+
+// unsentText says what is lost with the wallet on this device, or "".
+func unsentText(b *satchel.Backup, s satchel.Status) string {
+	names, ok := unsent(b, s)
+	if !ok {
+		return ""
 	}
 	text := fmt.Sprintf("What was not sent to a place is lost: generation %d of %s", s.Generation, moment(s.Saved))
 	if len(names) > 0 {

@@ -47,9 +47,10 @@ Each line says what was done. It ends with Ctrl-C or SIGTERM, and the code is 0
 then; an error that no further try can cure ends it with the code of that error.
 
 JSON, one object an event: time, event (watching, saved, not saved, late, caught up,
-checked, pruned, left out, source failed, alarm), generation, protected, places (address,
-health, generation, verified, error, code), and where it fits items, removed, paths,
-path, objects, bytes, findings (place, object, error, code), since, error, code.`,
+checked, pruned, left out, source failed, alarm, opened again, new keys, ended),
+generation, protected, places (address, health, generation, verified, error, code),
+and where it fits items, removed, paths, path, objects, bytes, findings (place,
+object, error, code), since, error, code.`,
 		Example: `  satchel watch ~/wallet.dat ~/.electrum/wallets
   satchel watch
   satchel watch --list
@@ -117,6 +118,8 @@ type watch struct {
 
 	mu   sync.Mutex // events come from the agent and from the source
 	told map[string]bool
+
+	unsaved []string // items of the last changes, if they could not be kept
 }
 
 // maxTold bounds what is remembered of what was said to be left out.
@@ -140,7 +143,7 @@ func (w *watch) run(ctx context.Context, added bool) error {
 		err := w.session(ctx)
 		if errors.Is(err, satchel.ErrNoDevice) && ctx.Err() == nil {
 			if name := w.moved(ctx); name != "" {
-				w.app.note("the wallet has new keys: going on with %s", name)
+				w.event(eventJSON{Time: w.app.now(), Event: "new keys"}, "the wallet has new keys: going on with "+printable(name))
 				lock.Unlock()
 				w.name = name
 				if lock, err = w.lock("run"); err != nil {
@@ -151,14 +154,49 @@ func (w *watch) run(ctx context.Context, added bool) error {
 		}
 		switch {
 		case ctx.Err() != nil:
+			w.event(eventJSON{Time: w.app.now(), Event: "ended"}, "ended")
 			return nil // What it does has no other end.
 		case errors.Is(err, errRewatch):
 		case errors.Is(err, satchel.ErrReplaced):
-			w.app.note("the wallet or its places were changed: opening it again")
+			w.event(eventJSON{Time: w.app.now(), Event: "opened again"}, "the wallet or its places were changed: opening it again")
 		default:
+			w.ended(err)
 			return err
 		}
 	}
+}
+
+// ended says that nothing is watched any more, why, and what is not saved.
+func (w *watch) ended(err error) {
+	line := "ENDED, changes from now on are not saved: " + errorText(err)
+	w.mu.Lock()
+	items := slices.Clone(w.unsaved)
+	w.mu.Unlock()
+	if len(items) > 0 {
+		line += "; not saved: " + itemNames("", items)
+	}
+	w.event(eventJSON{Time: w.app.now(), Event: "ended", Items: items, Error: errorText(err), Code: int(codeOf(err))}, line)
+}
+
+// noting takes note of the changes of a source that could not be kept.
+type noting struct {
+	source.Source
+	w *watch
+}
+
+func (n noting) Run(ctx context.Context, save func(context.Context, ...source.Change) error) error {
+	return n.Source.Run(ctx, func(ctx context.Context, changes ...source.Change) error {
+		err := save(ctx, changes...)
+		n.w.mu.Lock()
+		defer n.w.mu.Unlock()
+		n.w.unsaved = nil
+		if err != nil {
+			for _, c := range changes {
+				n.w.unsaved = append(n.w.unsaved, c.Name)
+			}
+		}
+		return err
+	})
 }
 
 // errRewatch says that what is to be watched was changed by another satchel.
@@ -190,7 +228,7 @@ func (w *watch) session(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		sources = append(sources, src)
+		sources = append(sources, noting{src, w})
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	var follower sync.WaitGroup
@@ -204,6 +242,11 @@ func (w *watch) session(ctx context.Context) error {
 	err = agent.Run(ctx, b, agent.Config{Sources: sources, CheckEvery: every, Keep: w.keep, Report: w.report, Now: w.app.now})
 	if errors.Is(context.Cause(ctx), errRewatch) {
 		return errRewatch
+	}
+	if names, ok := unsent(b, b.Status()); ok && err != nil {
+		w.mu.Lock()
+		w.unsaved = slices.Compact(slices.Sorted(slices.Values(append(w.unsaved, names...))))
+		w.mu.Unlock()
 	}
 	return err
 }

@@ -192,6 +192,9 @@ func TestWatch(t *testing.T) {
 	w = p.watch()
 	w.sees("watching", "b")
 	w.ends(syscall.SIGINT, 0)
+	if last := w.seen[len(w.seen)-1]; last.Event != "ended" || last.Code != 0 {
+		t.Errorf("got %+v", last)
+	}
 
 	// What is not here any more ends it, with a clear error.
 	w = p.watch()
@@ -200,6 +203,31 @@ func TestWatch(t *testing.T) {
 	w.ends(0, 1)
 	if last := w.seen[len(w.seen)-1]; !strings.Contains(last.Error, "no wallet on this device") {
 		t.Errorf("got %+v", last)
+	}
+}
+
+// Another device takes over: that watching has ended is said, and what is not saved.
+func TestWatchEnds(t *testing.T) {
+	t.Parallel()
+	p := newPerson(t)
+	place, a := filepath.Join(p.dir, "elsewhere"), filepath.Join(p.dir, "a")
+	writeFile(t, a, "1")
+	p.does(0, "create", "--in", place, "--unlock", "recovery-code", "--json")
+	w := p.watch(a)
+	w.sees("saved", "file/a")
+	folders, err := filepath.Glob(filepath.Join(place, "BitcoinWalletBackup-*"))
+	if err != nil || len(folders) != 1 {
+		t.Fatal(folders, err)
+	}
+	foreign := "000002-0000000003-0123456789abcdef-0123456789abcdef0123456789abcdef.age"
+	writeFile(t, filepath.Join(folders[0], "snapshots", foreign), "another's")
+	writeFile(t, a, "2")
+	if e := w.sees("ended", "file/a"); e.Code != 11 || e.Time.IsZero() {
+		t.Errorf("got %+v", e)
+	}
+	w.ends(0, 11)
+	if out := p.does(0, "forget", "--yes-forget", "Wallet"); strings.Contains(out, "lost") {
+		t.Errorf("what a place holds is said to be lost: %s", out)
 	}
 }
 
