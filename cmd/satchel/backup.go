@@ -22,13 +22,13 @@ func (a *app) backupCommand() *cobra.Command {
 		Long: `Backs up files beside the wallet: each becomes the item file/NAME, and a file
 that did not change is left out. All of them are saved or none.
 
-Without files it sends what has not reached every place yet, and puts back what
-"satchel check" found missing or damaged. A change is protected once a place holds
-it and it was fetched from there again and compared.
+Without files it sends what has not reached every place yet. Where a place lost or
+damaged something, "satchel heal" looks for it and puts it back. A change is
+protected once as many places as were asked for hold it, and it was fetched from
+there again and compared.
 
 ` + saveJSONHelp,
 		Example: `  satchel backup
-  satchel check || satchel backup
   satchel backup channel.backup
   satchel backup notes.txt contacts.vcf`,
 		Annotations: exits(saveExits...),

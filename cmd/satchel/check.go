@@ -15,11 +15,11 @@ func (a *app) checkCommand() *cobra.Command {
 		Short: "Prove that every place could restore",
 		Long: `Fetches every object of the newest state from every place and compares it with
 what this device sealed. It opens nothing and needs no secret. What a place has
-lost or damaged is listed, and "satchel backup" then puts it back.
+lost or damaged is listed, and "satchel heal" then puts it back.
 
 ` + reportJSONHelp,
 		Example: `  satchel check
-  satchel check --json || satchel backup`,
+  satchel check || satchel heal`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
 			satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder, satchel.CodeListing, satchel.CodeUnreachable, satchel.CodeInterrupted),

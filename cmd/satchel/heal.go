@@ -1,12 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/store"
 )
 
 func (a *app) healCommand() *cobra.Command {
@@ -74,11 +78,62 @@ func (a *app) heal(ctx context.Context, b *satchel.Backup) error {
 	}
 	if len(healed) > 0 {
 		a.say("Put right:")
-		for _, f := range healed {
-			a.sayFinding(f)
-		}
+		a.sayHealed(healed, after)
 		a.say("")
 	}
 	a.sayFindings(after, "compared with what this device sealed", err)
 	return err
+}
+
+// sayHealed says for each place what was put right there: in one line if it had lost
+// everything, otherwise by kind, with a few names.
+func (a *app) sayHealed(healed []satchel.Finding, after satchel.Report) {
+	type kind struct {
+		what string
+		errs []error // nil for any
+	}
+	kinds := []kind{
+		{"missing, put back", []error{satchel.ErrMissing}},
+		{"damaged, replaced", []error{seal.ErrDamaged, seal.ErrForged, seal.ErrNotOurs, store.ErrDamaged, store.ErrTooLarge}},
+		{"late or out of reach, brought there", nil},
+	}
+	whole := 0 // objects of a place
+	if len(after.Findings) == 0 && len(after.Places) > 0 {
+		whole = after.Objects / len(after.Places)
+	}
+	for _, p := range after.Places {
+		lists := make([][]string, len(kinds))
+		for _, f := range healed {
+			if f.Place != p.Address {
+				continue
+			}
+			k := slices.IndexFunc(kinds, func(k kind) bool {
+				return k.errs == nil || slices.ContainsFunc(k.errs, func(err error) bool { return errors.Is(f.Err, err) })
+			})
+			lists[k] = append(lists[k], cmp.Or(printable(f.Object), "all of it"))
+		}
+		if len(slices.Concat(lists...)) == 0 {
+			continue
+		}
+		a.say("  %s", printable(p.Address))
+		for k, names := range lists {
+			switch n := len(names); {
+			case n == 0:
+			case k == 0 && whole > 0 && n >= whole:
+				a.say("    the whole folder of the backup was missing, put back (%s)", count(n, "object"))
+			default:
+				were := "were"
+				if n == 1 {
+					were = "was"
+				}
+				a.say("    %s %s %s:", count(n, "object"), were, kinds[k].what)
+				for _, name := range names[:min(n, maxNamed)] {
+					a.say("      %s", name) // It may be long, and has no spaces.
+				}
+				if n > maxNamed {
+					a.say("      and %d more", n-maxNamed)
+				}
+			}
+		}
+	}
 }

@@ -39,7 +39,7 @@ var hints = []struct {
 	{wallet.ErrNetwork, "mainnet, testnet, signet or regtest"},
 	{satchel.ErrIncomplete, "another place or an older state may hold the rest: `satchel restore --preview` shows them"},
 	{seal.ErrForged, "this was not written by a device of yours: restore from another place, or take an older state with --snapshot, and look who can write to the folder"},
-	{satchel.ErrMissing, "if a program syncs this folder, let it finish; `satchel check`, then `satchel backup` puts back what this device still has"},
+	{satchel.ErrMissing, "if a program syncs this folder, let it finish; then `satchel heal` puts back what this device still has"},
 }
 
 var codeHints = map[satchel.Code]string{
@@ -48,8 +48,8 @@ var codeHints = map[satchel.Code]string{
 	satchel.CodeNoBackup:     "is it another account, another folder, or not synced yet? give the folder with --from, also one from a USB stick or a download",
 	satchel.CodeOtherDevice:  "see `satchel status`",
 	satchel.CodeWrongSecret:  "there is no limit to tries; another way in works as well: passphrase, recovery code or the wallet's words",
-	satchel.CodeSlotDamaged:  "use another way in, or another place that holds this backup; a device that still has the wallet heals it: `satchel check`, then `satchel backup`",
-	satchel.CodeDamaged:      "another place may hold a whole copy; a device that still has the wallet heals this one: `satchel check`, then `satchel backup`",
+	satchel.CodeSlotDamaged:  "use another way in, or another place that holds this backup; a device that still has the wallet heals it: `satchel heal`",
+	satchel.CodeDamaged:      "another place may hold a whole copy; a device that still has the wallet heals this one: `satchel heal`",
 	satchel.CodeOlder:        "let the program that syncs the folder finish, or look in another place; --preview shows what is there",
 	satchel.CodeNewer:        "install the newest satchel; nothing was changed",
 	satchel.CodeWrongWallet:  "nothing was overwritten; `satchel status` shows the wallets of this device",
@@ -84,11 +84,11 @@ func hintFor(err error) string {
 // healthHints say what to do about a place.
 var healthHints = map[satchel.Health]string{
 	satchel.HealthBehind:       "satchel backup",
-	satchel.HealthMissing:      "satchel backup puts back what is missing",
+	satchel.HealthMissing:      "satchel heal puts back what is missing",
 	satchel.HealthSignIn:       "sign in again in the program that syncs it",
 	satchel.HealthWrongAccount: "sign in to the account that holds the backup",
 	satchel.HealthUnreachable:  "connect it, then satchel backup",
-	satchel.HealthDamaged:      "satchel backup replaces what is damaged",
+	satchel.HealthDamaged:      "satchel heal replaces what is damaged",
 	satchel.HealthFull:         "make room there, then satchel backup",
 	satchel.HealthOtherDevice:  "use the other device, or satchel forget and restore here (have the words at hand if they are not in the backup)",
 	satchel.HealthUnknown:      "satchel check",
