@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -60,7 +61,8 @@ func (a *app) storeAddCommand() *cobra.Command {
 		Short: "Keep the backup in one more place",
 		Long: `Takes in one more place, and brings it everything that a restore needs, read back
 and compared. A folder is made if its parent exists. --copies says how many places
-must hold a change before it counts as protected; it stays as it was otherwise.
+must hold a change before it counts as protected; it stays as it was otherwise. Of
+a place that is there already it changes only that number.
 
 ` + storeJSONHelp,
 		Example: `  satchel store add ~/Dropbox
@@ -69,15 +71,33 @@ must hold a change before it counts as protected; it stays as it was otherwise.
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
 			satchel.CodeDamaged, satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			added := ""
 			return a.changeStores(cmd, copies, func(places []store.Place) ([]store.Place, error) {
 				p, err := openPlace(args[0], true)
 				if err != nil {
 					return nil, err
 				}
-				if slices.ContainsFunc(places, func(q store.Place) bool { return q.Address == p.Address }) {
-					return nil, usagef("the backup is kept in %s already", printable(p.Address))
+				added = p.Address
+				switch {
+				case !slices.ContainsFunc(places, func(q store.Place) bool { return q.Address == p.Address }):
+					return append(places, p), nil
+				case copies > 0:
+					return places, nil // Only the number changes.
 				}
-				return append(places, p), nil
+				return nil, &usageError{
+					text: "the backup is kept in " + printable(p.Address) + " already",
+					hint: "with --copies N it says how many places must hold a change",
+				}
+			}, func(s satchel.Status) error {
+				if copies == 0 && len(s.Places) > s.Copies {
+					a.say("To ask for more: satchel store add PLACE --copies %d", len(s.Places))
+				}
+				for _, p := range s.Places {
+					if p.Address == added && p.Err != nil {
+						return fmt.Errorf("%s was taken in, and does not hold the backup yet: %w", printable(added), p.Err)
+					}
+				}
+				return nil
 			})
 		},
 	}
@@ -113,15 +133,16 @@ still opens, and is older with every change. The last place stays.
 					return nil, &usageError{text: "the last place stays", hint: "add another one first: satchel store add PLACE"}
 				}
 				return rest, nil
-			})
+			}, func(satchel.Status) error { return nil })
 		},
 	}
 	cmd.Flags().IntVar(&copies, "copies", 0, "how many places must hold a change (default: as before, at most all)")
 	return cmd
 }
 
-// changeStores changes the places of a wallet and says how they stand then.
-func (a *app) changeStores(cmd *cobra.Command, copies int, change func([]store.Place) ([]store.Place, error)) error {
+// changeStores changes the places of a wallet and says how they stand then. The error
+// of then counts if there is no other.
+func (a *app) changeStores(cmd *cobra.Command, copies int, change func([]store.Place) ([]store.Place, error), then func(satchel.Status) error) error {
 	d, err := a.device()
 	if err != nil {
 		return err
@@ -150,7 +171,13 @@ func (a *app) changeStores(cmd *cobra.Command, copies int, change func([]store.P
 	if err != nil && !errors.Is(err, satchel.ErrNotProtected) {
 		return err
 	}
-	return errors.Join(err, a.sayStores(b))
+	if e := a.sayStores(b); e != nil {
+		return errors.Join(err, e)
+	}
+	if e := then(b.Status()); err == nil {
+		err = e
+	}
+	return err
 }
 
 func (a *app) sayStores(b *satchel.Backup) error {
