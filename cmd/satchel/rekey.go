@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -116,6 +118,10 @@ func (a *app) rekey(ctx context.Context, f rekeyFlags) error {
 		}
 	}
 	if s.Rekeying == "" {
+		if err := a.reach(ctx, b); err != nil {
+			return err
+		}
+		s = b.Status()
 		if err := a.confirmRekey(ctx, s, f); err != nil {
 			return err
 		}
@@ -181,13 +187,47 @@ func (a *app) confirmRekey(ctx context.Context, s satchel.Status, f rekeyFlags) 
 	a.say("")
 	a.sayHanging("  stays     ", "the wallet: words, addresses, "+count(s.Items, "item")+", places, limit")
 	a.sayHanging("  new       ", "the folder in each place, and the way in that you choose now")
-	a.sayHanging("  goes      ", "the old folder, its history, and the old ways in: "+wayNames(slotKinds(s.Slots))+" opens nothing then")
+	a.sayHanging("  goes      ", "the old folder, its history, and the old ways in: "+oldWays(s.Slots)+" then")
 	if f.drop {
 		a.sayHanging("  dropped   ", "the words leave the cloud. They are on this device and on your paper: if both are lost, so is the money")
 	}
 	a.say("")
 	a.say("%s", wrap("Copies that somebody made of the old folder still open with the old secrets. If you fear that, move the funds to a new wallet: only that helps."))
 	return a.confirm(ctx, false, "--yes", "Go on?")
+}
+
+// oldWays says that what opened the backup so far opens nothing.
+func oldWays(slots []satchel.SlotInfo) string {
+	var names []string
+	for _, s := range slots {
+		name := "the OLD " + wayName(s.Kind)
+		if s.Kind == slot.KindWords {
+			name = wayName(s.Kind) // They stay, and may be made a way in again.
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 1 && slots[0].Kind != slot.KindWords {
+		return names[0] + " opens nothing"
+	}
+	return strings.Join(names, " and ") + " open nothing"
+}
+
+// reach brings up what is late, and returns an error if a place cannot be had: before
+// anybody writes a code down in vain.
+func (a *app) reach(ctx context.Context, b *satchel.Backup) error {
+	r, err := b.Sync(ctx)
+	a.progress.pause()
+	for _, p := range r.Places {
+		if p.Err != nil && (err == nil || errors.Is(err, satchel.ErrNotProtected)) {
+			return fmt.Errorf("nothing was changed: new keys need every place, and not all can be had: %s: %w", printable(p.Address), p.Err)
+		}
+	}
+	if errors.Is(err, satchel.ErrNotProtected) {
+		return nil // Rekey itself says what it lacks.
+	}
+	return err
 }
 
 // rekeyed tells what was made. The new backup counts, whatever err says.
@@ -239,7 +279,7 @@ func (a *app) rekeyed(ctx context.Context, old satchel.Status, nb *satchel.Backu
 		a.say("Words          not in it: on this device, and where you wrote them down")
 	}
 	if s.Protected {
-		a.say("Protected      yes, since %s: restored from each place and compared", moment(s.Verified))
+		a.sayHanging("Protected      ", "yes, since "+moment(s.Verified)+": restored from each place and compared")
 	}
 	if err == nil {
 		a.say("Old backup     deleted: %s", count(done.Objects, "file"))
