@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -224,6 +226,7 @@ func (a *app) search(ctx context.Context, f restoreFlags) ([]store.Place, []satc
 		if len(found) > 0 || ctx.Err() != nil {
 			return places, found, err
 		}
+		err = plainly(err, places)
 		if errors.Is(err, satchel.ErrNoBackup) && len(from) > 0 {
 			err = &hintedError{err, "is it another account or another folder, or not synced yet? without --from, satchel looks in all folders it knows; a backup can also be copied here, its folder as it is"}
 		}
@@ -241,6 +244,40 @@ func (a *app) search(ctx context.Context, f restoreFlags) ([]store.Place, []satc
 		from = []string{a.expandHome(typed)}
 	}
 }
+
+// plainly says of folders that are empty or not there just that.
+func plainly(err error, places []store.Place) error {
+	if !errors.Is(err, store.ErrUnreachable) {
+		return err
+	}
+	var texts []string
+	for _, p := range places {
+		dir, ok := strings.CutPrefix(p.Address, "folder:")
+		if !ok {
+			return err
+		}
+		entries, dirErr := os.ReadDir(dir)
+		switch {
+		case errors.Is(dirErr, fs.ErrNotExist):
+			texts = append(texts, "the folder "+printable(dir)+" is not there")
+		case dirErr == nil && len(entries) == 0:
+			texts = append(texts, "the folder "+printable(dir)+" is empty")
+		default:
+			return err // More is to be said.
+		}
+	}
+	return &hintedError{&plainError{strings.Join(texts, "; "), err},
+		"is its drive connected, has it been synced? this does not mean that there is no backup; --from names another folder"}
+}
+
+// plainError is an error in plain words.
+type plainError struct {
+	text string
+	err  error
+}
+
+func (e *plainError) Error() string { return e.text }
+func (e *plainError) Unwrap() error { return e.err }
 
 func foundName(f satchel.Found) string {
 	if f.Label == "" {
