@@ -195,7 +195,7 @@ func troubleOf(e agent.Event) string {
 		if p.Health == satchel.HealthProtected {
 			continue
 		}
-		text := fmt.Sprintf("%s: %s", printable(p.Address), p.Health)
+		text := fmt.Sprintf("%s: %s", printable(p.Address), healthName(p))
 		if p.Err != nil {
 			text += " (" + errorText(p.Err) + ")"
 		}

@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os/user"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -169,14 +171,40 @@ func (a *app) sayPlaces(places []satchel.PlaceStatus) {
 		if p.Generation > 0 {
 			newest = strconv.FormatUint(p.Generation, 10)
 		}
-		a.say("%s%s  %6s  %-16s  %s", address, strings.Repeat(" ", width-columns(address)), newest, moment(p.Verified), p.Health)
-		if hint := healthHints[p.Health]; hint != "" && !errors.Is(p.Err, satchel.ErrDeleted) {
+		a.say("%s%s  %6s  %-16s  %s", address, strings.Repeat(" ", width-columns(address)), newest, moment(p.Verified), healthName(p))
+		if hint := healthHint(p); hint != "" && !errors.Is(p.Err, satchel.ErrDeleted) {
 			a.sayHanging("  next: ", hint)
 		}
 		if p.Err != nil {
 			a.sayHanging("  last error: ", errorText(p.Err))
 		}
 	}
+}
+
+// readOnly reports whether nothing may be written to a place. After a while only the
+// text of its error is left.
+func readOnly(p satchel.PlaceStatus) bool {
+	if p.Health != satchel.HealthFailed || p.Err == nil {
+		return false
+	}
+	text := p.Err.Error()
+	return errors.Is(p.Err, syscall.EROFS) || errors.Is(p.Err, fs.ErrPermission) ||
+		strings.Contains(text, "the folder can only be read") || strings.Contains(text, "the folder's permissions forbid it")
+}
+
+// healthName is how a place stands, for a person.
+func healthName(p satchel.PlaceStatus) string {
+	if readOnly(p) {
+		return "read-only"
+	}
+	return string(p.Health)
+}
+
+func healthHint(p satchel.PlaceStatus) string {
+	if readOnly(p) {
+		return "allow writing there (the drive's switch, the folder's permissions), then satchel backup"
+	}
+	return healthHints[p.Health]
 }
 
 // sayHanging prints text that begins with a title and goes on below its beginning.
@@ -251,11 +279,10 @@ func (a *app) saved(b *satchel.Backup, r satchel.Result, err error) error {
 		a.say("%s, generation %d: %s, not protected yet", what, r.Generation, notProtected(r.Generation, r.Places, b.Status().Copies))
 	}
 	for _, p := range r.Places {
-		line := fmt.Sprintf("  %s: %s", printable(p.Address), p.Health)
+		a.say("  %s: %s", printable(p.Address), healthName(p))
 		if p.Err != nil {
-			line += " (" + errorText(p.Err) + ")"
+			a.sayHanging("    ", errorText(p.Err))
 		}
-		a.say("%s", line)
 	}
 	return err
 }

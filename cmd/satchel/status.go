@@ -192,7 +192,7 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, held *int64) erro
 		a.sayField("Missing", printable(name)+text)
 	}
 	if s.Rekeying != "" {
-		a.sayField("New keys", "begun and not finished: `satchel rekey` finishes it")
+		a.sayField("New keys", "begun and not finished: `satchel rekey` finishes or undoes it")
 	}
 	if !s.Deleted {
 		a.sayNext(s.Next)
