@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -207,6 +208,18 @@ func countItems(items map[string]*entry) int {
 // Get returns the newest value of an item from this device, or ErrNoItem. It
 // asks no place.
 func (b *Backup) Get(name string) (secret.Bytes, error) {
+	v, err := b.get(name)
+	if errors.Is(err, fs.ErrNotExist) && b.cfg.Shared {
+		// Another process may have replaced it, and swept.
+		if err := b.Refresh(); err != nil {
+			return secret.Bytes{}, err
+		}
+		v, err = b.get(name)
+	}
+	return v, err
+}
+
+func (b *Backup) get(name string) (secret.Bytes, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	v, err := b.dev.value(name)
@@ -216,7 +229,7 @@ func (b *Backup) Get(name string) (secret.Bytes, error) {
 // Keys returns the wallet's keys from this device, also where the backup does not hold
 // them any more.
 func (b *Backup) Keys() (wallet.Keys, error) {
-	v, err := b.Get(seal.ItemKeys)
+	v, err := b.get(seal.ItemKeys)
 	if errors.Is(err, ErrNoItem) {
 		b.mu.Lock()
 		if len(b.dev.kept.Keys) > 0 {
@@ -279,6 +292,12 @@ func lostItems(items map[string]*entry) []string {
 // was verified and cannot be reached just now can.
 func (h Health) lost() bool {
 	return h == HealthMissing || h == HealthDamaged || h == HealthOtherDevice || h == HealthWrongAccount
+}
+
+// mayTake reports whether a place in this state may take the next object: it did not
+// refuse the last one for a reason that stays.
+func (h Health) mayTake() bool {
+	return h != HealthFull && h != HealthSignIn && h != HealthWrongAccount && h != HealthFailed
 }
 
 // protected reports whether enough places hold the newest snapshot.
@@ -373,7 +392,7 @@ func (b *Backup) freshDue(looks []look) bool {
 		if l.err == nil && !begins {
 			delete(b.freshened, l.place.Address)
 		}
-		if l.err != nil || !begins || len(d.chain) == 1 {
+		if l.err != nil || !begins || len(d.chain) == 1 || st != nil && !st.health.mayTake() {
 			continue
 		}
 		if last, ok := b.freshened[l.place.Address]; ok && time.Since(last) < freshPause {

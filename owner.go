@@ -277,6 +277,13 @@ func (o *Owner) deletePlace(ctx context.Context, p store.Place, del *Deleted) er
 	if err != nil {
 		return err
 	}
+	if b.dev.rekey.ID != "" { // Whatever is newer than this device is nowhere else.
+		for _, ob := range list {
+			if n, ok := seal.ParseSnapshotPath(below(folder, ob.Name)); ok && b.dev.foreign(n) {
+				return fmt.Errorf("%w: generation %d in epoch %d", ErrOtherDevice, n.Generation, n.Epoch)
+			}
+		}
+	}
 	if !b.dev.deleted {
 		// From here on nothing must put back what goes.
 		if err := b.dev.append(record{Deleted: true}); err != nil {

@@ -167,12 +167,14 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 		return err
 	}
 	var names []seal.SnapshotName
-	sizes := map[string]int64{}
+	sizes := map[string][]int64{} // A name may stand twice.
 	for _, o := range list {
 		path := below(d.info.Folder, o.Name)
-		sizes[path] = o.Size
+		sizes[path] = append(sizes[path], o.Size)
 		if n, ok := seal.ParseSnapshotPath(path); ok && !d.strangers[n] {
-			names = append(names, n)
+			if n.Epoch != d.key.Epoch() || n.Device != d.key.Device() || n.Generation >= d.first.Generation {
+				names = append(names, n) // Below its first this device wrote none.
+			}
 			if d.foreign(n) {
 				return fmt.Errorf("%w: generation %d in epoch %d", ErrOtherDevice, n.Generation, n.Epoch)
 			}
@@ -180,15 +182,15 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 	}
 	if br := branchesOf(names); len(br) > 0 && !branches {
 		n := slices.MaxFunc(slices.Collect(maps.Keys(br)), seal.SnapshotName.Compare)
-		return fmt.Errorf("%w: generation %d of device %s is in no history of the newest, and nothing is pruned while it is there", ErrForked, n.Generation, n.Device)
+		return fmt.Errorf("%w: %s is in no history of the newest, and nothing is pruned while it is there", ErrForked, n.Path())
 	}
 	// The present is proven before the past goes.
 	for _, path := range d.liveObjects(0) {
-		size, ok := sizes[path]
-		if st, err := os.Stat(filepath.Join(d.dir, objectsDir, string(hashOf(path)))); err == nil && ok && st.Size() != size {
+		there := sizes[path]
+		if st, err := os.Stat(filepath.Join(d.dir, objectsDir, string(hashOf(path)))); err == nil && len(there) > 0 && !slices.Contains(there, st.Size()) {
 			return fmt.Errorf("object %s: %w", path, seal.ErrDamaged)
 		}
-		if !ok {
+		if len(there) == 0 {
 			return fmt.Errorf("object %s: %w", path, ErrMissing)
 		}
 	}
@@ -252,11 +254,11 @@ func (o *Opened) branches(ctx context.Context) (map[seal.SnapshotName]bool, erro
 	branches := branchesOf(names)
 	end := o.newest // the last of its epoch that is in the history
 	for range maxLineage {
-		first := end
+		first, err := o.first(ctx, end)
+		if err != nil {
+			return nil, err
+		}
 		for _, n := range names {
-			if n.Epoch == end.Epoch && n.Device == end.Device && n.Generation < first.Generation {
-				first = n
-			}
 			if n.Epoch == end.Epoch && (n.Device != end.Device || n.Generation > end.Generation || n.Generation == end.Generation && n != end) {
 				branches[n] = true
 			}
@@ -295,6 +297,28 @@ func (o *Opened) branches(ctx context.Context) (map[seal.SnapshotName]bool, erro
 	}
 	o.beside = branches
 	return branches, nil
+}
+
+// first returns the oldest snapshot of the epoch and device of one that is in the history.
+// What only has such a name is passed over.
+func (o *Opened) first(ctx context.Context, end seal.SnapshotName) (seal.SnapshotName, error) {
+	tried := 0
+	for _, n := range slices.Backward(o.names) { // from the oldest
+		if n.Epoch != end.Epoch || n.Device != end.Device || n.Generation >= end.Generation || o.aliens[n] {
+			continue
+		}
+		if tried++; tried > maxTries {
+			break
+		}
+		_, err := o.snapshot(ctx, n)
+		if err == nil {
+			return n, nil
+		}
+		if !errors.Is(err, errAlien) && !gone(err) {
+			return n, err
+		}
+	}
+	return end, nil
 }
 
 // maxLineage is how many epochs are followed back.
@@ -376,7 +400,7 @@ func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 	if len(branches) > 0 && !opts.Branches {
 		// One place alone may not show it: it need not hold the epoch that came between.
 		n := slices.MaxFunc(slices.Collect(maps.Keys(branches)), seal.SnapshotName.Compare)
-		return done, fmt.Errorf("pruning: %w: generation %d of device %s is in no history of the newest, and nothing is pruned while it is there", ErrForked, n.Generation, n.Device)
+		return done, fmt.Errorf("pruning: %w: %s is in no history of the newest, and nothing is pruned while it is there", ErrForked, n.Path())
 	}
 	needed, oldest, err := op.needed(ctx, opts.Keep, branches)
 	if err != nil {
@@ -386,7 +410,7 @@ func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 	head := b.dev.head().Generation
 	var errs []error
 	for _, l := range looks {
-		err := cmp.Or(l.err, b.prunePlace(ctx, l.place, opts.Branches, &done, func(ctx context.Context, ob store.Object, path string) (bool, error) {
+		err := cmp.Or(l.err, b.prunePlace(ctx, l.place, true, &done, func(ctx context.Context, ob store.Object, path string) (bool, error) {
 			old := false
 			if n, ok := seal.ParseSnapshotPath(path); ok {
 				old = n.Generation < oldest.generation || branches[n]
@@ -452,14 +476,22 @@ func (o *Opened) needed(ctx context.Context, keep int, branches map[seal.Snapsho
 		}
 		n = s.Parent
 	}
-	first := map[uint64]seal.SnapshotName{}
-	for _, n := range o.names {
-		if f, ok := first[n.Epoch]; !o.aliens[n] && (!ok || n.Generation < f.Generation) {
-			first[n.Epoch] = n
+	// All up to the first of an epoch that opens: a file of somebody else's must not pass
+	// for it.
+	found, tried := map[uint64]bool{}, 0
+	for _, n := range slices.Backward(o.names) { // from the oldest
+		if found[n.Epoch] || o.aliens[n] {
+			continue
 		}
-	}
-	for _, n := range first {
 		paths[n.Path()] = true
+		if tried++; tried > maxTries {
+			continue // What is beyond stays.
+		}
+		_, err := o.snapshot(ctx, n)
+		found[n.Epoch] = err == nil
+		if err != nil && !errors.Is(err, errAlien) && !gone(err) {
+			return nil, oldest, err
+		}
 	}
 	return paths, oldest, nil
 }

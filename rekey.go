@@ -79,21 +79,37 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) && dir != d.rekey.Dir {
 			return nil, r, fmt.Errorf("%s: %w", dir, errors.Join(err, fs.ErrExist))
 		}
-		if _, err := b.look(ctx); err != nil {
+		if err := b.alone(ctx); err != nil {
 			return nil, r, err
 		}
 	}
 	nb, err = o.resume(ctx)
-	if err == nil && nb == nil && len(p.Slots) == 0 {
+	switch {
+	case nb != nil:
+		// It was protected then. That it is now has to be seen.
+		if _, err = nb.Check(ctx); err != nil {
+			if _, err = nb.Sync(ctx); err == nil {
+				_, err = nb.Check(ctx)
+			}
+		}
+		if err != nil && !d.deleted {
+			return nil, r, errors.Join(fmt.Errorf("what was begun is not whole: %w", err), nb.Close())
+		}
+	case err == nil && len(p.Slots) == 0:
 		err = errors.New("the new backup needs a way in")
-	}
-	if err == nil && nb == nil {
+	case err == nil:
 		nb, err = o.renew(ctx, dir, p)
 	}
 	if nb == nil {
 		return nil, r, err
 	}
 	r.Folder = nb.dev.info.Folder
+	if err == nil && !d.deleted {
+		// What another device saved meanwhile is in the old one only.
+		if err = b.alone(ctx); err != nil {
+			return nil, r, errors.Join(err, o.putAway(ctx, nb), nb.Close())
+		}
+	}
 	// From here on the new one holds everything, in all places. If we crash, both open
 	// until the next call.
 	if err == nil {
@@ -144,15 +160,11 @@ func (o *Owner) resume(ctx context.Context) (*Backup, error) {
 		nb.Close()
 		return nil, fmt.Errorf("%w: this backup and the one with new keys, %s, were both used since; delete one of them", ErrForked, was.Folder)
 	}
-	err := nb.withdraw(ctx)
-	if err == nil {
-		err = nb.Forget()
-	}
-	if err != nil {
+	if err := o.putAway(ctx, nb); err != nil {
 		nb.Close()
 		return nil, fmt.Errorf("putting away what was begun: %w", err)
 	}
-	return nil, b.setRekey(rekeyRecord{})
+	return nil, nil
 }
 
 // renew makes the new backup and proves it. With a nil Backup the old one counts.
@@ -186,18 +198,34 @@ func (o *Owner) renew(ctx context.Context, dir string, p RekeyPlan) (*Backup, er
 	if err == nil {
 		return nb, nil
 	}
-	// The old one goes on. What cannot be put away now is by the next call.
 	if nb != nil {
-		putAway := nb.withdraw(context.WithoutCancel(ctx))
-		if putAway == nil {
-			putAway = nb.Forget()
-		}
-		if putAway == nil {
-			putAway = b.setRekey(rekeyRecord{})
-		}
-		err = errors.Join(err, putAway, nb.Close())
+		err = errors.Join(err, o.putAway(ctx, nb), nb.Close())
 	}
 	return nil, err
+}
+
+// putAway deletes a new backup that is not to be: the old one goes on. What cannot be
+// put away now is by the next call.
+func (o *Owner) putAway(ctx context.Context, nb *Backup) error {
+	err := nb.withdraw(ctx)
+	if err == nil {
+		err = nb.Forget()
+	}
+	if err == nil {
+		err = o.b.setRekey(rekeyRecord{})
+	}
+	return err
+}
+
+// alone returns nil if every place was listed and none holds what another device wrote.
+func (b *Backup) alone(ctx context.Context) error {
+	looks, err := b.look(ctx)
+	for _, l := range looks {
+		if err == nil && l.err != nil {
+			err = fmt.Errorf("%s: %w", l.place.Address, l.err)
+		}
+	}
+	return err
 }
 
 // sealAnew commits everything that another device's directory holds as the first
