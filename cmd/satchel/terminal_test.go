@@ -317,7 +317,7 @@ func TestNothingFound(t *testing.T) {
 	p.expect("no backup found")
 	p.expect("Dropbox")
 	p.answer(`Another folder to look in \(Enter to stop\): `, "~/elsewhere")
-	p.expect("unreachable") // it is empty, as a drive that is not mounted would be
+	p.expect("No backup there: the folder") // it is empty, as a drive that is not mounted would be
 	p.answer(`Another folder to look in \(Enter to stop\): `, "")
 	if screen := p.ends(27); strings.Contains(screen, "create") {
 		t.Error("it offers to create a wallet")
