@@ -302,7 +302,7 @@ func (a *app) askPlace(ctx context.Context, given string) (store.Place, error) {
 			a.term.print("\n")
 			return place, nil
 		}
-		a.term.print("That did not work: %s.\n\n", errorText(err))
+		a.term.print("%s\n\n", wrap("That did not work: "+errorText(err)+"."))
 	}
 }
 

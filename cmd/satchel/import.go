@@ -124,7 +124,7 @@ func (a *app) typeWords(ctx context.Context) (wallet.Words, error) {
 			}
 			e, ok = errors.AsType[*wallet.WordsError](err)
 		}
-		a.term.print("Not yet: %s.\n", errorText(err))
+		a.term.print("%s\n", wrap("Not yet: "+errorText(err)+"."))
 	}
 }
 

@@ -208,7 +208,7 @@ func (a *app) searchPlaces(ctx context.Context, from []string) ([]store.Place, e
 		if err == nil {
 			return []store.Place{p}, nil
 		}
-		a.term.print("That did not work: %s.\n", errorText(err))
+		a.term.print("%s\n", wrap("That did not work: "+errorText(err)+"."))
 	}
 }
 

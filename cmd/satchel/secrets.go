@@ -318,7 +318,7 @@ func (a *app) newPassphrase(ctx context.Context, context []string) (secret.Bytes
 			return secret.Bytes{}, err
 		}
 		if err := slot.CheckPassphrase(p, context...); err != nil {
-			a.term.print("Not this one: %s.\n", strings.TrimPrefix(errorText(err), slot.ErrWeak.Error()+": "))
+			a.term.print("%s\n", wrap("Not this one: "+strings.TrimPrefix(errorText(err), slot.ErrWeak.Error()+": ")+"."))
 			if weak, ok := errors.AsType[*slot.WeakError](err); ok {
 				a.term.print("Better: %s.\n", weak.Advice)
 			}
