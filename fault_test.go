@@ -303,8 +303,8 @@ func TestUpkeepFaults(t *testing.T) {
 	}
 	save(t, first, item("labels", "newest"), item("contacts", "c"))
 	first.Close()
-	// .ci/long tries them all, any other run every fourth, another one each time.
-	stride, phase := 4, int(time.Now().UnixNano()%1000)
+	// .ci/long tries them all, any other run every twelfth, another one each time.
+	stride, phase := 12, int(time.Now().UnixNano()%1000)
 	if os.Getenv("SATCHEL_FAULTS") == "all" {
 		stride = 1
 	} else if raced || testing.Short() {

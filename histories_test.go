@@ -861,7 +861,7 @@ func (w *world) settle(p *phone) (string, error) {
 // A history follows from its seed. SATCHEL_HISTORIES says how many are tried,
 // SATCHEL_SEED with which seed to begin.
 func TestHistories(t *testing.T) {
-	count, seed := 20, uint64(1)
+	count, seed := 8, uint64(1)
 	if raced || testing.Short() {
 		count = 4
 	}
