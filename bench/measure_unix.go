@@ -15,9 +15,9 @@ func peak(s *os.ProcessState) int64 {
 		return 0
 	}
 	if runtime.GOOS == "darwin" {
-		return r.Maxrss
+		return int64(r.Maxrss)
 	}
-	return r.Maxrss << 10
+	return int64(r.Maxrss) << 10
 }
 
 // settle waits until what was written is on the disk.
