@@ -62,6 +62,27 @@ func (b *Backup) begin() error {
 	return err
 }
 
+// errInterrupted says that a long operation let others in and cannot go on.
+var errInterrupted = errors.New("interrupted")
+
+// apart does something slow in the middle of a long operation while others may have the
+// backup: a place that hangs then keeps nobody from saving. Afterwards the backup may be
+// in another state. The caller holds op again, also with an error: errInterrupted if
+// the operation cannot go on, or that of do.
+func (b *Backup) apart(do func() error) error {
+	b.end()
+	err := do()
+	b.op.Lock()
+	lost := b.ready()
+	if lost == nil && b.dev.deleted {
+		lost = ErrDeleted
+	}
+	if lost != nil {
+		return fmt.Errorf("%w: %w", errInterrupted, lost)
+	}
+	return err
+}
+
 // end lets the next operation begin, and other processes too if the Config says so.
 func (b *Backup) end() {
 	if b.cfg.Shared && !b.closed {

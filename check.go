@@ -2,6 +2,7 @@ package satchel
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,8 @@ func (r *Report) err() error {
 
 // Check proves that every place could restore the newest generation: it fetches
 // every object of it and compares it with what this device sealed. It opens
-// nothing and needs no secret. The error is nil if all places are well, and
+// nothing and needs no secret. While it waits for a place, other operations may go on;
+// what they add is compared too. The error is nil if all places are well, and
 // joins the findings otherwise. A place in which something is wrong gets
 // everything that it lacks with the next Save or Sync.
 func (b *Backup) Check(ctx context.Context) (Report, error) {
@@ -61,12 +63,13 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 	whole := 0
 	for _, p := range b.cfg.Places {
 		before := len(r.Findings)
-		if err := b.checkPlace(ctx, p, &r); err != nil {
-			r.add(p.Address, "", err)
-		}
-		if ctx.Err() != nil {
+		err := b.checkPlace(ctx, p, &r)
+		if ctx.Err() != nil || errors.Is(err, errInterrupted) {
 			r.Places = b.placeStatus()
-			return r, ctx.Err()
+			return r, cmp.Or(ctx.Err(), err)
+		}
+		if err != nil {
+			r.add(p.Address, "", err)
 		}
 		bad := r.Findings[before:]
 		if len(bad) == 0 {
@@ -109,6 +112,48 @@ var errSlotLost = errors.New("this way in is lost: take it out of the list, and 
 
 // checkPlace compares everything that the newest state needs.
 func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error {
+	if err := b.checkList(ctx, p, r); err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	head, verified := b.dev.head(), b.verified(p)
+	left, late := b.toCheck(p, seen)
+	for len(left) > 0 {
+		b.cfg.progress(Checking, p.Address, len(seen), len(seen)+len(left))
+		path := left[0]
+		if err := b.checkObject(ctx, p, path, late[path], r); err != nil {
+			return err
+		}
+		seen[path], left = true, left[1:]
+		if b.dev.head() != head || b.verified(p) != verified {
+			// What was added meanwhile belongs to the newest generation too.
+			head, verified = b.dev.head(), b.verified(p)
+			left, late = b.toCheck(p, seen)
+		}
+	}
+	b.cfg.progress(Checking, p.Address, len(seen), len(seen))
+	return b.checkList(ctx, p, nil) // Another device may have come meanwhile.
+}
+
+// verified returns the newest snapshot that a place was said to hold.
+func (b *Backup) verified(p store.Place) seal.SnapshotName {
+	if st := b.dev.places[p.Address]; st != nil {
+		return st.verified
+	}
+	return seal.SnapshotName{}
+}
+
+// toCheck returns what the newest state needs and was not seen yet, and what of it may
+// be late: what the place was said to hold and does not is missing, what comes after
+// that is only late.
+func (b *Backup) toCheck(p store.Place, seen map[string]bool) (left []string, late map[string]bool) {
+	left = slices.DeleteFunc(b.dev.liveObjects(0), func(path string) bool { return seen[path] })
+	return left, b.dev.late(b.verified(p))
+}
+
+// checkList looks for what another device or somebody else put into the place. With a
+// nil report it only looks for another device.
+func (b *Backup) checkList(ctx context.Context, p store.Place, r *Report) error {
 	d := b.dev
 	list, err := p.Store.List(ctx, d.info.Folder+"/")
 	if err != nil {
@@ -119,47 +164,48 @@ func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error
 		if n, ok := seal.ParseSnapshotPath(path); ok && d.foreign(n) {
 			return fmt.Errorf("%w: generation %d in epoch %d", ErrOtherDevice, n.Generation, n.Epoch)
 		}
-		if n, ok := seal.ParseSlotPath(path); ok && !slices.Contains(d.slots, n) {
+		if n, ok := seal.ParseSlotPath(path); ok && r != nil && !slices.Contains(d.slots, n) {
 			r.add(p.Address, path, errors.New("not in the list of slots: it was removed and came back, or is not of this backup"))
 		}
 	}
-	// What the place was said to hold and does not is missing; what comes after
-	// that is only late.
-	var verified seal.SnapshotName
-	if st := d.places[p.Address]; st != nil {
-		verified = st.verified
+	return nil
+}
+
+// checkObject compares one object that the newest state needs.
+func (b *Backup) checkObject(ctx context.Context, p store.Place, path string, late bool, r *Report) error {
+	want, err := b.sealed(ctx, path)
+	if _, local := errors.AsType[*localError](err); local && isSlot(path) {
+		r.add(p.Address, path, errSlotLost)
+		return nil
 	}
-	late := d.late(verified)
-	paths := d.liveObjects(0)
-	for i, path := range paths {
-		b.cfg.progress(Checking, p.Address, i, len(paths))
-		want, err := b.sealed(ctx, path)
-		if _, local := errors.AsType[*localError](err); local && isSlot(path) {
-			r.add(p.Address, path, errSlotLost)
-			continue
-		}
-		if _, local := errors.AsType[*localError](err); local && path == d.first.Path() {
-			continue // It only helps to tell a branch.
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		got, err := p.Store.Get(ctx, d.info.Folder+"/"+path, hashOf(path), int64(len(want)))
-		switch {
-		case errors.Is(err, store.ErrNotExist) && late[path]:
-			r.add(p.Address, path, errBehind)
-		case errors.Is(err, store.ErrNotExist):
-			r.add(p.Address, path, ErrMissing)
-		case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrTooLarge), err == nil && !bytes.Equal(got, want):
-			r.add(p.Address, path, seal.ErrDamaged)
-		case err != nil:
-			return err
-		default:
-			r.Objects++
-			r.Bytes += int64(len(got))
-		}
+	if _, local := errors.AsType[*localError](err); local && path == b.dev.first.Path() {
+		return nil // It only helps to tell a branch.
 	}
-	b.cfg.progress(Checking, p.Address, len(paths), len(paths))
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	var got []byte
+	name := b.dev.info.Folder + "/" + path
+	err = b.apart(func() (err error) {
+		got, err = p.Store.Get(ctx, name, hashOf(path), int64(len(want)))
+		return err
+	})
+	if err != nil && !errors.Is(err, errInterrupted) && !slices.Contains(b.dev.liveObjects(0), path) {
+		return nil // It is not needed any more, and may be pruned.
+	}
+	switch {
+	case errors.Is(err, store.ErrNotExist) && late:
+		r.add(p.Address, path, errBehind)
+	case errors.Is(err, store.ErrNotExist):
+		r.add(p.Address, path, ErrMissing)
+	case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrTooLarge), err == nil && !bytes.Equal(got, want):
+		r.add(p.Address, path, seal.ErrDamaged)
+	case err != nil:
+		return err
+	default:
+		r.Objects++
+		r.Bytes += int64(len(got))
+	}
 	return nil
 }
 

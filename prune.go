@@ -90,7 +90,8 @@ func (d *device) own(path string) bool {
 // generation whole, looked at again just before. While there are two branches nothing
 // is pruned (ErrForked).
 //
-// Prune may be called again after an error: what is left goes then.
+// Prune may be called again after an error: what is left goes then. While it waits for
+// a place, other operations may go on.
 func (b *Backup) Prune(ctx context.Context, keep int) (Pruned, error) {
 	var done Pruned
 	if keep < 1 {
@@ -110,6 +111,7 @@ func (b *Backup) Prune(ctx context.Context, keep int) (Pruned, error) {
 	if oldest < 1 {
 		return done, nil
 	}
+	kept := d.retired[oldest].gen
 	doomed := map[string]bool{}
 	for _, r := range d.retired[:oldest+1] {
 		for _, p := range r.paths {
@@ -124,11 +126,18 @@ func (b *Backup) Prune(ctx context.Context, keep int) (Pruned, error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("pruning %s: %w", l.place.Address, err))
 		}
+		if errors.Is(err, errInterrupted) {
+			break
+		}
 	}
 	if len(errs) > 0 {
 		return done, errors.Join(errs...)
 	}
-	left := slices.Clone(d.retired[oldest:])
+	// Others may have added some meanwhile, or pruned.
+	left := slices.DeleteFunc(slices.Clone(d.retired), func(r retirement) bool { return r.gen < kept })
+	if len(left) == 0 {
+		return done, nil
+	}
 	left[0].paths = nil
 	if err := d.append(record{Retired: retiredRecords(left)}); err != nil {
 		return done, fmt.Errorf("pruning: %w", err)
@@ -194,8 +203,12 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 			return fmt.Errorf("object %s: %w", path, ErrMissing)
 		}
 	}
-	for _, s := range d.chain {
-		data, err := p.Store.Get(ctx, d.info.Folder+"/"+s.name.Path(), s.name.Hash, seal.MaxObject)
+	for _, s := range slices.Clone(d.chain) {
+		name, data := d.info.Folder+"/"+s.name.Path(), []byte(nil)
+		err := b.apart(func() (err error) {
+			data, err = p.Store.Get(ctx, name, s.name.Hash, seal.MaxObject)
+			return err
+		})
 		if err == nil && !s.name.Hash.Matches(data) {
 			err = seal.ErrDamaged
 		}
@@ -229,10 +242,14 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 		}
 		ok, err := doomed(ctx, o, below(d.info.Folder, o.Name))
 		if err == nil && ok {
-			err = p.Store.Delete(ctx, o)
+			// Nothing that others add meanwhile needs what is doomed.
+			err = b.apart(func() error { return p.Store.Delete(ctx, o) })
 		}
 		if err != nil {
 			return err
+		}
+		if st := d.places[p.Address]; st != nil && st.health == HealthOtherDevice {
+			return fmt.Errorf("%s: %w", p.Address, ErrOtherDevice)
 		}
 		if ok {
 			done.Objects, done.Bytes = done.Objects+1, done.Bytes+o.Size
@@ -429,6 +446,9 @@ func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 		}))
 		if err != nil {
 			errs = append(errs, fmt.Errorf("pruning %s: %w", l.place.Address, err))
+		}
+		if errors.Is(err, errInterrupted) {
+			break
 		}
 	}
 	return done, errors.Join(errs...)

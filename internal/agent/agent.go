@@ -118,10 +118,8 @@ const (
 	// checkPatience is the same for comparing everything.
 	checkPatience = time.Hour
 
-	// maxYields is how often a check makes way for a change before it does not any
-	// more, and yieldPause how much later it begins again.
-	maxYields  = 3
-	yieldPause = time.Minute
+	// checkPause is how long after a check that could not begin the next one does.
+	checkPause = time.Minute
 
 	alarmAfter = time.Hour       // without protection
 	jump       = 5 * time.Second // a larger difference between two clocks is a sleep, or a clock that was set
@@ -142,7 +140,6 @@ type agent struct {
 
 	// Times of the wall clock.
 	checkAt time.Time // zero for never
-	yields  int
 
 	generation uint64
 	trouble    string       // how the places stood last
@@ -478,39 +475,26 @@ func worthRetry(st satchel.Status) bool {
 // check compares everything in every place, and heals what it finds. A change that
 // comes meanwhile goes first.
 func (a *agent) check(ctx context.Context) error {
-	limit, inbox := checkPatience, a.inbox
-	if a.yields >= maxYields {
-		limit, inbox = patience, nil
-	}
-	opCtx, cancel := context.WithTimeout(ctx, limit)
+	opCtx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
 	var r satchel.Report
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	err := a.meanwhile(ctx, cancel, func() (err error) {
 		r, err = a.b.Check(opCtx)
-	}()
-	select {
-	case <-done:
-	case m := <-inbox:
-		cancel()
-		<-done
-		a.clocks()
-		a.yields++
-		a.checkAt = a.wall.Add(yieldPause)
-		return a.handle(ctx, m)
+		return err
+	})
+	if fatal(err) && len(r.Places) == 0 {
+		return err
 	}
 	a.clocks()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil && len(r.Places) == 0 {
-		// It did not begin.
-		a.checkAt = a.wall.Add(yieldPause)
+	if err != nil && len(r.Places) == 0 || errors.Is(err, satchel.ErrBusy) {
+		// It did not begin, or another process had the wallet for long.
+		a.checkAt = a.wall.Add(checkPause)
 		return err
 	}
-	a.yields, a.checkAt = 0, a.wall.Add(a.CheckEvery)
+	a.checkAt = a.wall.Add(a.CheckEvery)
 	st := a.b.Status()
 	before := a.trouble
 	a.trouble = trouble(st)
@@ -532,12 +516,36 @@ func (a *agent) prune(ctx context.Context) {
 	}
 	opCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	p, err := a.b.Prune(opCtx, a.Keep)
+	var p satchel.Pruned
+	err := a.meanwhile(ctx, cancel, func() (err error) {
+		p, err = a.b.Prune(opCtx, a.Keep)
+		return err
+	})
 	if ctx.Err() == nil && (err != nil || p.Objects > 0) {
 		a.tell(Event{Kind: Pruned, Pruned: p, Err: err})
 	}
 	if err != nil {
 		a.syncAt = time.Now()
+	}
+}
+
+// meanwhile saves what the sources hand over while do, an operation that lets others
+// in, goes on. If the agent must end, it cancels do.
+func (a *agent) meanwhile(ctx context.Context, cancel func(), do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case m := <-a.inbox:
+			a.clocks()
+			if err := a.handle(ctx, m); fatal(err) {
+				cancel()
+				<-done
+				return err
+			}
+		}
 	}
 }
 
