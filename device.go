@@ -131,6 +131,35 @@ type entry struct {
 	line  seal.Item // without Data
 	value []byte    // if at most MaxInline bytes; else it is in a file of its own
 	lost  bool      // a restore went on without the value
+
+	held itemObject // where line stood when that was asked last
+}
+
+// itemObject is where a line stands, with what the answer depends on: the names of
+// objects cost an HMAC each, and all of them are asked for at every change.
+type itemObject struct {
+	object  store.Hash
+	version uint64
+	pack    seal.ObjectName
+
+	path    string // "" if the line has no object of its own
+	written uint64 // in which generation
+}
+
+// holder returns the path of the object that holds the value of an entry, "" if it has
+// none of its own, and the generation that wrote it.
+func (d *device) holder(e *entry) (path string, written uint64) {
+	if e.line.Removed {
+		return "", 0
+	}
+	at := itemObject{object: e.line.Object, version: e.line.Version, pack: e.line.Pack}
+	if c := &e.held; c.object != at.object || c.version != at.version || c.pack != at.pack {
+		if o, ok := d.key.ItemObject(&e.line); ok {
+			at.path, at.written = o.Path(), o.Version
+		}
+		e.held = at
+	}
+	return e.held.path, e.held.written
 }
 
 // step is one commit on its way to the places: its objects, in the order in
@@ -947,9 +976,9 @@ func (d *device) liveObjects(after uint64) []string {
 		if e.lost {
 			continue // A restore went on without it.
 		}
-		if o, ok := d.key.ItemObject(&e.line); ok && o.Version > after && !seen[o.Path()] {
-			seen[o.Path()] = true
-			paths = append(paths, o.Path())
+		if path, written := d.holder(e); path != "" && written > after && !seen[path] {
+			seen[path] = true
+			paths = append(paths, path)
 		}
 		if !e.line.Removed && !e.line.In.IsZero() {
 			snapshots[e.line.In] = true

@@ -110,22 +110,25 @@ func sealObject(d *DeviceKey, dir string, version uint64, value []byte) (ObjectN
 // ItemObject returns the name of the object that holds the value of a line with
 // Object or Pack set, and false for any other line.
 func (k *Keys) ItemObject(it *Item) (ObjectName, bool) {
-	return itemObject(it, k.Dir(it.Name), k.PackDir())
+	return itemObject(it, k)
 }
 
 // ItemObject returns the name of the object that holds the value of a line with
 // Object or Pack set, and false for any other line.
 func (d *DeviceKey) ItemObject(it *Item) (ObjectName, bool) {
-	return itemObject(it, d.Dir(it.Name), d.PackDir())
+	return itemObject(it, d)
 }
 
-func itemObject(it *Item, dir, packDir string) (ObjectName, bool) {
+func itemObject(it *Item, key interface {
+	Dir(string) string
+	PackDir() string
+}) (ObjectName, bool) {
 	switch {
 	case it.Removed:
 	case it.Object != "":
-		return ObjectName{Dir: dir, Version: it.Version, Hash: it.Object}, true
+		return ObjectName{Dir: key.Dir(it.Name), Version: it.Version, Hash: it.Object}, true
 	case it.Pack.Hash != "":
-		return ObjectName{Dir: packDir, Version: it.Pack.Version, Hash: it.Pack.Hash}, true
+		return ObjectName{Dir: key.PackDir(), Version: it.Pack.Version, Hash: it.Pack.Hash}, true
 	}
 	return ObjectName{}, false
 }

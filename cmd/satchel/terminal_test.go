@@ -160,6 +160,7 @@ func (p *person) ends(code int) string {
 
 // A newcomer's first five minutes: satchel alone, create, forget, restore.
 func TestNewcomer(t *testing.T) {
+	t.Parallel()
 	p := newPerson(t)
 	p.run()
 	p.expect("1  Create a wallet")
@@ -264,6 +265,7 @@ func TestNewcomer(t *testing.T) {
 // A passphrase of one's own: weak ones are refused with a reason, and both
 // must be the same.
 func TestOwnPassphrase(t *testing.T) {
+	t.Parallel()
 	p := newPerson(t)
 	p.run("create", "--new", "--label", "Margarethe")
 	p.answer(`Number \[1\]: `, "2")
@@ -291,6 +293,7 @@ func TestOwnPassphrase(t *testing.T) {
 // Words that are typed: a wrong one is marked by its number and typed again
 // alone, and four letters are enough.
 func TestTypedWords(t *testing.T) {
+	t.Parallel()
 	p := newPerson(t)
 	p.run("import", "--new", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code")
 	p.answer(`Words \(not shown\): `, "aban aban abandonx abandon abandon abandon abandon abandon abandon abandon abandon")
@@ -308,6 +311,7 @@ func TestTypedWords(t *testing.T) {
 // R6: with no backup in sight it says where it looked and asks for another
 // folder. A wallet that is lost is never answered by an offer to make one.
 func TestNothingFound(t *testing.T) {
+	t.Parallel()
 	p := newPerson(t)
 	dir := filepath.Join(p.dir, "Dropbox")
 	if err := os.WriteFile(filepath.Join(dir, "photo.jpg"), nil, 0o600); err != nil {
@@ -327,6 +331,7 @@ func TestNothingFound(t *testing.T) {
 // Ctrl-C at a question ends the command with 130, leaves nothing behind, and the
 // terminal as it was.
 func TestCtrlC(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{
 		{}, {"create"}, {"restore"},
 		{"create", "--new", "--in", "elsewhere", "--unlock", "passphrase"},
@@ -350,6 +355,7 @@ func TestCtrlC(t *testing.T) {
 
 // With --json nobody is asked, terminal or not.
 func TestJSONNeverAsks(t *testing.T) {
+	t.Parallel()
 	p := newPerson(t)
 	p.run("create", "--json")
 	p.expect(`"code":2`)
@@ -377,6 +383,7 @@ func (p *person) beside(args ...string) (*exec.Cmd, *bytes.Buffer, io.Reader) {
 
 // A wallet that another satchel has open is waited for.
 func TestWaitsForAnother(t *testing.T) {
+	t.Parallel()
 	p := newPerson(t)
 	p.run("create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code")
 	p.answer("press Enter", "")
@@ -447,6 +454,7 @@ func signalled(t *testing.T, cmd *exec.Cmd, signals ...os.Signal) {
 // The terminal goes away, or somebody ends the command: 130, also where it hangs
 // in what knows nothing of an end, after a while or at the second signal.
 func TestSignals(t *testing.T) {
+	t.Parallel()
 	p := newPerson(t)
 	p.run("create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code")
 	p.answer("press Enter", "")
@@ -496,6 +504,7 @@ func TestSignals(t *testing.T) {
 // Nobody reads the result any more: an error like others, and no end by a signal
 // in the middle of the work.
 func TestClosedPipe(t *testing.T) {
+	t.Parallel()
 	p := newPerson(t)
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -519,6 +528,7 @@ func TestClosedPipe(t *testing.T) {
 
 // A wallet whose key is lost here is set aside only after a yes; Enter is a no.
 func TestSetAsideAsks(t *testing.T) {
+	t.Parallel()
 	p := newPerson(t)
 	p.run("create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "passphrase")
 	const good = "gravel umbrella sextant walnut 93"
@@ -541,6 +551,7 @@ func TestSetAsideAsks(t *testing.T) {
 // R19: a person types words back, takes them out of the cloud with a new code, and gives
 // them again when the device is lost.
 func TestGrowingUp(t *testing.T) {
+	t.Parallel()
 	p := newPerson(t)
 	p.run("create", "--in", filepath.Join(p.dir, "Dropbox"), "--unlock", "recovery-code")
 	code := p.expect(`((?:[0-9a-z]{4}-){8}[0-9a-z]{4})`)[1]
