@@ -42,6 +42,8 @@ type Backup struct {
 	looked map[string]time.Time
 	listed map[string]int
 
+	healed []string // what the operation under way healed; see Result
+
 	whole bool // the next commit is to be a checkpoint; see freshDue
 
 	// freshened is when a checkpoint was made for a place; see freshDue.
@@ -361,7 +363,7 @@ func (b *Backup) placeStatus() []PlaceStatus {
 }
 
 func (b *Backup) result(changed int) Result {
-	return Result{Generation: b.dev.head().Generation, Changed: changed, Protected: b.protected(), Places: b.placeStatus()}
+	return Result{Generation: b.dev.head().Generation, Changed: changed, Protected: b.protected(), Places: b.placeStatus(), Healed: b.healed}
 }
 
 // Save makes a snapshot of the changes, all of them or none, journals it, and
@@ -378,6 +380,7 @@ func (b *Backup) Save(ctx context.Context, changes ...Change) (Result, error) {
 		return Result{}, err
 	}
 	defer b.end()
+	b.healed = nil
 	changes, err := b.different(changes)
 	if err != nil {
 		return b.result(0), err
@@ -989,6 +992,11 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 			st.verified, st.at, st.health, st.err, st.held = s.name, b.cfg.Now(), HealthProtected, nil, nil
 		})
 		verified = true
+	}
+	if st.lost && verified {
+		b.change(func() { st.lost = false })
+		b.healed = append(b.healed, p.Address)
+		b.cfg.Logger.Info("put back what a place had lost", "store", p.Address)
 	}
 	return verified, nil
 }

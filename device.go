@@ -176,13 +176,14 @@ type placeState struct {
 	at       time.Time
 	health   Health
 	err      error
+	lost     bool // it lost something, in this process's knowledge, and has not got it back
 
 	held map[string]bool // paths beyond verified that this process read back there; may be nil
 }
 
 // lose forgets what the place was known to hold: all of it is put and read back
 // again.
-func (st *placeState) lose() { st.verified, st.held = seal.SnapshotName{}, nil }
+func (st *placeState) lose() { st.verified, st.held, st.lost = seal.SnapshotName{}, nil, true }
 
 // device is a device's directory, open. Backup says who may use it when.
 type device struct {

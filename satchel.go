@@ -137,6 +137,7 @@ type Result struct {
 	Changed    int    // items that were new or different
 	Protected  bool   // the newest snapshot is read back and compared in enough places
 	Places     []PlaceStatus
+	Healed     []string // addresses of places that had lost something and have it again
 }
 
 // ItemInfo describes an item without its value.

@@ -13,7 +13,7 @@ import (
 )
 
 const saveJSONHelp = `JSON: generation, changed, protected, places (address, health, generation,
-verified, error, code).`
+verified, error, code), healed (addresses of places that had lost something).`
 
 func (a *app) backupCommand() *cobra.Command {
 	return &cobra.Command{

@@ -17,6 +17,7 @@ type eventJSON struct {
 	standing
 	Items    []string      `json:"items,omitempty"`
 	Removed  []string      `json:"removed,omitempty"`
+	Healed   []string      `json:"healed,omitempty"`
 	Paths    []string      `json:"paths,omitempty"`
 	Path     string        `json:"path,omitempty"`
 	Objects  int           `json:"objects,omitempty"`
@@ -53,7 +54,7 @@ func (w *watch) event(e eventJSON, line string) {
 func (w *watch) report(e agent.Event) {
 	j := eventJSON{
 		Time: e.Time, Event: string(e.Kind), standing: standing{e.Generation, &e.Protected, placesJSON(e.Places)},
-		Items: e.Items, Removed: e.Removed, Objects: e.Report.Objects, Bytes: e.Report.Bytes, Since: stamp(e.Since),
+		Items: e.Items, Removed: e.Removed, Healed: e.Healed, Objects: e.Report.Objects, Bytes: e.Report.Bytes, Since: stamp(e.Since),
 	}
 	if e.Kind == agent.Pruned {
 		j.Objects, j.Bytes = e.Pruned.Objects, e.Pruned.Bytes
@@ -100,6 +101,11 @@ func (w *watch) watching(rec watchRecord, s satchel.Status) string {
 
 // eventLine is an event as one line.
 func eventLine(e agent.Event) string {
+	if e.Kind != agent.Healed && len(e.Healed) > 0 {
+		healed := e.Healed
+		e.Healed = nil
+		return eventLine(e) + "; put back what " + printable(strings.Join(healed, ", ")) + " had lost"
+	}
 	what := itemNames("", e.Items)
 	if len(e.Removed) > 0 {
 		if what != "" {
@@ -117,6 +123,8 @@ func eventLine(e agent.Event) string {
 			return fmt.Sprintf("generation %d: %s; trying again", e.Generation, stands(e))
 		}
 		return fmt.Sprintf("generation %d: %s; trying again", e.Generation, errorText(e.Err))
+	case agent.Healed:
+		return fmt.Sprintf("put back what %s had lost, generation %d: %s", printable(strings.Join(e.Healed, ", ")), e.Generation, stands(e))
 	case agent.CaughtUp:
 		return fmt.Sprintf("brought up what was late, generation %d: %s", e.Generation, stands(e))
 	case agent.Checked:

@@ -262,11 +262,12 @@ func (a *app) saved(b *satchel.Backup, r satchel.Result, err error) error {
 		Changed    int         `json:"changed"`
 		Protected  bool        `json:"protected"`
 		Places     []placeJSON `json:"places"`
+		Healed     []string    `json:"healed,omitempty"`
 	}
 	if err != nil && !errors.Is(err, satchel.ErrNotProtected) {
 		return err // Nothing was changed.
 	}
-	if e := a.emit(saveJSON{r.Generation, r.Changed, r.Protected, placesJSON(r.Places)}); e != nil {
+	if e := a.emit(saveJSON{r.Generation, r.Changed, r.Protected, placesJSON(r.Places), r.Healed}); e != nil {
 		return e
 	}
 	what := "nothing new"
@@ -282,6 +283,9 @@ func (a *app) saved(b *satchel.Backup, r satchel.Result, err error) error {
 		a.say("  %s: %s", printable(p.Address), healthName(p))
 		if p.Err != nil {
 			a.sayHanging("    ", errorText(p.Err))
+		}
+		if slices.Contains(r.Healed, p.Address) {
+			a.say("    it had lost something, and has it again")
 		}
 	}
 	return err

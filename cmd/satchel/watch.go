@@ -47,9 +47,9 @@ Each line says what was done. It ends with Ctrl-C or SIGTERM, and the code is 0
 then; an error that no further try can cure ends it with the code of that error.
 
 JSON, one object an event: time, event (watching, saved, not saved, late, caught up,
-checked, pruned, left out, source failed, alarm, opened again, new keys, ended),
+healed, checked, pruned, left out, source failed, alarm, opened again, new keys, ended),
 generation, protected, places (address, health, generation, verified, error, code),
-and where it fits items, removed, paths, path, objects, bytes, findings (place,
+and where it fits items, removed, healed, paths, path, objects, bytes, findings (place,
 object, error, code), since, error, code.`,
 		Example: `  satchel watch ~/wallet.dat ~/.electrum/wallets
   satchel watch

@@ -44,6 +44,9 @@ const (
 	Late Kind = "late"
 	// CaughtUp says that every place holds the newest state again.
 	CaughtUp Kind = "caught up"
+	// Healed says that a place had lost something and has it again. It is told where no
+	// other event tells it.
+	Healed Kind = "healed"
 	// Checked says that every place was compared with what this device sealed.
 	Checked Kind = "checked"
 	// Pruned says that older states went, or why they could not.
@@ -62,6 +65,7 @@ type Event struct {
 
 	Items   []string // Saved, NotSaved: names of the items
 	Removed []string // Saved, NotSaved: names of the items that went
+	Healed  []string // Saved, Late, CaughtUp, Healed: places that had lost something and have it again
 
 	// How the backup stood then.
 	Generation uint64
@@ -347,7 +351,7 @@ func (a *agent) handle(ctx context.Context, m message) error {
 	m.reply <- nil
 	*f = feedState{}
 	saved, removed := changed(a.b, res, m.changes)
-	a.settle(ctx, err, len(saved)+len(removed) > 0, Event{Kind: Saved, Items: saved, Removed: removed})
+	a.settle(ctx, err, len(saved)+len(removed) > 0, Event{Kind: Saved, Items: saved, Removed: removed, Healed: res.Healed})
 	return nil
 }
 
@@ -367,14 +371,14 @@ func (a *agent) fails(f *feedState, e Event) {
 // sync brings to the places what they lack.
 func (a *agent) sync(ctx context.Context) error {
 	opCtx, cancel := context.WithTimeout(ctx, patience)
-	_, err := a.b.Sync(opCtx)
+	res, err := a.b.Sync(opCtx)
 	a.hung = opCtx.Err() != nil
 	cancel()
 	switch {
 	case errors.Is(err, satchel.ErrBusy):
 		a.syncAt = time.Now().Add(jitter(busyPause)) // It says nothing about the places.
 	case !fatal(err):
-		a.settle(ctx, err, false, Event{})
+		a.settle(ctx, err, false, Event{Kind: Healed, Healed: res.Healed})
 	}
 	return err
 }
@@ -433,9 +437,11 @@ func (a *agent) settle(ctx context.Context, err error, tell bool, e Event) {
 	switch {
 	case tell:
 	case well && !wasWell:
-		e, tell = Event{Kind: CaughtUp}, true
+		e, tell = Event{Kind: CaughtUp, Healed: e.Healed}, true
 	case !well && (!same || a.toldAt.IsZero() || a.wall.Sub(a.toldAt) >= day):
-		e, tell = Event{Kind: Late}, true
+		e, tell = Event{Kind: Late, Healed: e.Healed}, true
+	case len(e.Healed) > 0:
+		e, tell = Event{Kind: Healed, Healed: e.Healed}, true
 	}
 	if tell {
 		e.Err = err

@@ -210,12 +210,36 @@ func TestCheckHeals(t *testing.T) {
 			}
 		}
 		w.later(time.Hour)
-		if e := w.want("checked"); len(e) == 1 && (e[0].Err != nil || len(e[0].Report.Findings) != 0 || e[0].Places[1].Health != satchel.HealthProtected) {
+		if e := w.want("healed", "checked"); len(e) == 2 && (len(e[0].Healed) != 1 || e[0].Healed[0] != "mem:1") {
+			t.Errorf("got %+v", e[0])
+		} else if e = e[1:]; len(e) == 1 && (e[0].Err != nil || len(e[0].Report.Findings) != 0 || e[0].Places[1].Health != satchel.HealthProtected) {
 			t.Errorf("got %+v", e[0])
 		}
 		w.restores(1, map[string]string{"labels": strings.Repeat("1", 5000)})
 		w.later(24 * time.Hour)
 		w.want("checked")
+	})
+}
+
+// A change that finds all gone puts all back, and says so.
+func TestSaveHeals(t *testing.T) {
+	try(t, 2, never, nil, func(w *world) {
+		w.put1("labels", "1")
+		w.want("saved labels")
+		list, err := w.stores[1].List(t.Context(), "")
+		w.must(err)
+		for _, o := range list {
+			w.must(w.stores[1].Delete(t.Context(), o))
+		}
+		w.put1("labels", "2")
+		if e := w.want("saved labels"); len(e) == 1 && (len(e[0].Healed) != 1 || e[0].Healed[0] != "mem:1") {
+			t.Errorf("got %+v", e[0])
+		}
+		w.restores(1, map[string]string{"labels": "2"})
+		w.put1("labels", "3")
+		if e := w.want("saved labels"); len(e) == 1 && len(e[0].Healed) != 0 {
+			t.Errorf("got %+v", e[0])
+		}
 	})
 }
 
