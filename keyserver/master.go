@@ -1,0 +1,95 @@
+package keyserver
+
+import (
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/satchel-backup/satchel/secret"
+)
+
+// MasterSize is the length of a master key in bytes.
+const MasterSize = 32
+
+// ErrMaster says that no master key of this server opens a record.
+var ErrMaster = errors.New("no master key opens this record")
+
+// Master seals records. New records are sealed under the first key; the others open
+// what is not sealed anew yet.
+type Master struct {
+	keys   []masterKey
+	nonces []byte
+}
+
+type masterKey struct {
+	id  [4]byte
+	key []byte
+}
+
+// NewMaster returns the master of one or more keys of MasterSize bytes, the newest
+// first.
+func NewMaster(keys ...secret.Bytes) (*Master, error) {
+	m := &Master{}
+	for _, k := range keys {
+		if k.Len() != MasterSize {
+			return nil, fmt.Errorf("a master key has %d bytes, not %d", k.Len(), MasterSize)
+		}
+		id, err := hkdf.Key(sha256.New, k.Open(), nil, "satchel/v1/master-id", 4)
+		if err != nil {
+			return nil, err
+		}
+		seal, err := hkdf.Key(sha256.New, k.Open(), nil, "satchel/v1/record", chacha20poly1305.KeySize)
+		if err != nil {
+			return nil, err
+		}
+		m.keys = append(m.keys, masterKey{[4]byte(id), seal})
+	}
+	if len(m.keys) == 0 {
+		return nil, errors.New("no master key")
+	}
+	var err error
+	m.nonces, err = hkdf.Key(sha256.New, keys[0].Open(), nil, "satchel/v1/nonce", 32)
+	return m, err
+}
+
+// seal seals a record for its place in the database. A record in another place does not
+// open.
+func (m *Master) seal(id ID, b []byte) ([]byte, error) {
+	k := m.keys[0]
+	aead, err := chacha20poly1305.NewX(k.key)
+	if err != nil {
+		return nil, err
+	}
+	out := append([]byte{}, k.id[:]...)
+	nonce := make([]byte, aead.NonceSize())
+	rand.Read(nonce)
+	out = append(out, nonce...)
+	return aead.Seal(out, nonce, b, id[:]), nil
+}
+
+func (m *Master) open(id ID, b []byte) ([]byte, error) {
+	if len(b) < 4+chacha20poly1305.NonceSizeX {
+		return nil, ErrMaster
+	}
+	for _, k := range m.keys {
+		if [4]byte(b) != k.id {
+			continue
+		}
+		aead, err := chacha20poly1305.NewX(k.key)
+		if err != nil {
+			return nil, err
+		}
+		nonce, sealed := b[4:4+aead.NonceSize()], b[4+aead.NonceSize():]
+		if out, err := aead.Open(nil, nonce, sealed, id[:]); err == nil {
+			return out, nil
+		}
+	}
+	return nil, ErrMaster
+}
+
+// stale reports whether a sealed record is under an older key.
+func (m *Master) stale(b []byte) bool { return len(b) < 4 || [4]byte(b) != m.keys[0].id }
