@@ -67,17 +67,20 @@ func (b *Backup) begin() error {
 // errInterrupted says that a long operation let others in and cannot go on.
 var errInterrupted = errors.New("interrupted")
 
-// apart does something slow in the middle of a long operation while others may have the
-// backup: a place that hangs then keeps nobody from saving. Afterwards the backup may be
-// in another state. The caller holds op again, also with an error: errInterrupted if
-// the operation cannot go on, or that of do.
-func (b *Backup) apart(do func() error) error {
+// apart does something slow with a place, in the middle of a long operation, while others
+// may have the backup: a place that hangs then keeps nobody from saving. Afterwards the
+// backup may be in another state. The caller holds op again, also with an error:
+// errInterrupted if the operation cannot go on, or that of do.
+func (b *Backup) apart(p store.Place, do func() error) error {
 	b.end()
 	err := do()
 	b.op.Lock()
 	lost := b.ready()
 	if lost == nil && b.dev.deleted {
 		lost = ErrDeleted
+	}
+	if lost == nil && !slices.ContainsFunc(b.cfg.Places, func(q store.Place) bool { return q.Address == p.Address }) {
+		lost = fmt.Errorf("the place %s was removed: %w", p.Address, ErrReplaced)
 	}
 	if lost != nil {
 		return fmt.Errorf("%w: %w", errInterrupted, lost)

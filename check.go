@@ -186,7 +186,7 @@ func (b *Backup) checkObject(ctx context.Context, p store.Place, path string, la
 	}
 	var got []byte
 	name := b.dev.info.Folder + "/" + path
-	err = b.apart(func() (err error) {
+	err = b.apart(p, func() (err error) {
 		got, err = p.Store.Get(ctx, name, hashOf(path), int64(len(want)))
 		return err
 	})

@@ -205,7 +205,7 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 	}
 	for _, s := range slices.Clone(d.chain) {
 		name, data := d.info.Folder+"/"+s.name.Path(), []byte(nil)
-		err := b.apart(func() (err error) {
+		err := b.apart(p, func() (err error) {
 			data, err = p.Store.Get(ctx, name, s.name.Hash, seal.MaxObject)
 			return err
 		})
@@ -243,7 +243,7 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 		ok, err := doomed(ctx, o, below(d.info.Folder, o.Name))
 		if err == nil && ok {
 			// Nothing that others add meanwhile needs what is doomed.
-			err = b.apart(func() error { return p.Store.Delete(ctx, o) })
+			err = b.apart(p, func() error { return p.Store.Delete(ctx, o) })
 		}
 		if err != nil {
 			return err
