@@ -709,6 +709,7 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 		if other == nil && whole && looks[i].err == nil {
 			if looks[i].err = b.lookForHoles(ctx, p, list); looks[i].err == nil {
 				b.looked[p.Address], b.listed[p.Address] = time.Now(), len(list)
+				b.forgetHeld(p, list)
 			}
 		}
 	}
@@ -734,6 +735,20 @@ func (b *Backup) lookWhole(p store.Place) bool {
 	}
 	last, ok := b.looked[p.Address]
 	return !ok || time.Since(last) > wholeLook || b.listed[p.Address] <= smallLook
+}
+
+// forgetHeld makes what was read back in a place, on the way to a newer state, and is not
+// listed there any more, be sent again.
+func (b *Backup) forgetHeld(p store.Place, list []store.Object) {
+	st := b.dev.places[p.Address]
+	if st == nil || len(st.held) == 0 {
+		return
+	}
+	there := make(map[string]bool, len(list))
+	for _, o := range list {
+		there[below(b.dev.info.Folder, o.Name)] = true
+	}
+	maps.DeleteFunc(st.held, func(path string, _ bool) bool { return !there[path] })
 }
 
 // maxHoles is how many objects that a listing lacks are asked for by name.
