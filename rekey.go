@@ -323,6 +323,12 @@ func (b *Backup) withdraw(ctx context.Context) error {
 		}
 		b.dev, b.closed = moved.dev, false
 	}
+	if !b.dev.deleted {
+		// Who restored it meanwhile has everything there.
+		if err := b.alone(ctx); err != nil {
+			return err
+		}
+	}
 	_, err := o.Delete(ctx)
 	return err
 }
