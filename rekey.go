@@ -79,7 +79,7 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) && dir != d.rekey.Dir {
 			return nil, r, fmt.Errorf("%s: %w", dir, errors.Join(err, fs.ErrExist))
 		}
-		if err := b.alone(ctx); err != nil {
+		if err := o.undivided(ctx); err != nil {
 			return nil, r, err
 		}
 	}
@@ -106,7 +106,7 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 	r.Folder = nb.dev.info.Folder
 	if err == nil && !d.deleted {
 		// What another device saved meanwhile is in the old one only.
-		if err = b.alone(ctx); err != nil {
+		if err = o.undivided(ctx); err != nil {
 			return nil, r, errors.Join(err, o.putAway(ctx, nb), nb.Close())
 		}
 	}
@@ -226,6 +226,35 @@ func (b *Backup) alone(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// undivided is alone, and ErrForked if some place holds a branch: what is in it would go
+// with the old backup, and the user has not decided about it.
+func (o *Owner) undivided(ctx context.Context) error {
+	if err := o.b.alone(ctx); err != nil {
+		return err
+	}
+	op, err := o.opened(ctx)
+	if err != nil && gone(err) && !errors.Is(err, seal.ErrNewer) {
+		return nil // No place holds any state: what counts is on this device.
+	}
+	if err == nil && op.reader.unlisted != nil {
+		err = op.reader.unlisted
+	}
+	if err != nil {
+		return err
+	}
+	branches, err := op.branches(ctx)
+	if err != nil {
+		return err
+	}
+	for n := range branches {
+		// One that does not open is not deleted, either.
+		if _, err := op.snapshot(ctx, n); err == nil || errors.Is(err, seal.ErrNewer) || !gone(err) {
+			return fmt.Errorf("%w: %s is in no history of the newest, and would be deleted with the old backup", ErrForked, n.Path())
+		}
+	}
+	return nil
 }
 
 // sealAnew commits everything that another device's directory holds as the first
