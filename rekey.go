@@ -85,6 +85,9 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 	}
 	nb, err = o.resume(ctx)
 	switch {
+	case nb != nil && len(p.Slots) > 0 && !nb.planned(d, p):
+		err = fmt.Errorf("what was begun, %s, has other ways in, or other keys, than are asked for now: finish it without a plan", nb.dev.info.Folder)
+		return nil, r, errors.Join(err, nb.Close())
 	case nb != nil:
 		// It was protected then. That it is now has to be seen.
 		if _, err = nb.Check(ctx); err != nil {
@@ -165,6 +168,26 @@ func (o *Owner) resume(ctx context.Context) (*Backup, error) {
 		return nil, fmt.Errorf("putting away what was begun: %w", err)
 	}
 	return nil, nil
+}
+
+// planned reports whether a new backup, begun earlier from an old device, is as a plan says.
+func (b *Backup) planned(old *device, p RekeyPlan) bool {
+	if b.dev.keysDropped() != (p.DropKeys || old.keysDropped()) {
+		return false
+	}
+	for _, s := range p.Slots {
+		if !slices.ContainsFunc(b.dev.slots, func(n seal.SlotName) bool {
+			data, err := b.dev.object(n.Hash)
+			if n.Kind != string(s.Kind()) || err != nil {
+				return false
+			}
+			_, err = seal.OpenSlot(data, s.Identity())
+			return err == nil
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // renew makes the new backup and proves it. With a nil Backup the old one counts.
