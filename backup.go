@@ -773,7 +773,7 @@ func (b *Backup) lookForHoles(ctx context.Context, p store.Place, list []store.O
 			return err
 		}
 	}
-	asked := 0
+	asked, slots := 0, len(d.slots) // ways in that may be had
 	for _, path := range d.liveObjects(0) {
 		if there[path] || late[path] {
 			continue
@@ -795,7 +795,12 @@ func (b *Backup) lookForHoles(ctx context.Context, p store.Place, list []store.O
 		}
 		if isSlot(path) || path == d.first.Path() {
 			if _, local := errors.AsType[*localError](b.have(ctx, path)); local {
-				continue // Nobody has it any more: nothing could be put back.
+				if isSlot(path) {
+					slots--
+				}
+				if slots > 0 {
+					continue // Nobody has it any more: nothing could be put back.
+				}
 			}
 		}
 		b.cfg.Logger.Warn("place lost what it held", "store", p.Address, "object", path, "err", err)
