@@ -3,6 +3,7 @@ package satchel_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -14,12 +15,15 @@ import (
 func TestAudit2ManySmall(t *testing.T) {
 	st := &mem.Store{}
 	cfg := config(t, st)
-	b, _, _ := create(t, cfg)
+	b, _, way := create(t, cfg)
 	var changes []satchel.Change
 	for i := range 33_000 {
 		changes = append(changes, item(fmt.Sprint("file/wallet/", i), fmt.Sprint(i, strings.Repeat("x", 1990))))
 	}
 	if r, err := b.Save(context.Background(), changes...); err != nil {
-		t.Errorf("%v, %v", r.Generation, err)
+		t.Fatalf("%v, %v", r.Generation, err)
+	}
+	if d := restore(t, newDevice(t, cfg), way); !maps.Equal(here(t, d), here(t, b)) {
+		t.Error("a restore gives something else")
 	}
 }

@@ -502,6 +502,23 @@ func (b *Backup) commitChanges(keys *seal.Keys, changes []Change, slots *[]seal.
 		entries = append(entries, e)
 		b.cfg.progress(Sealing, "", i+1, len(changes))
 	}
+	inline := 0
+	for _, e := range entries {
+		inline += len(e.line.Data)
+	}
+	if inline > maxInlined {
+		// All of them together may be too much for one snapshot.
+		if pack == nil {
+			pack = &packer{d: d, gen: gen}
+		}
+		for _, e := range entries {
+			if e.line.Inline && !seal.OwnerItem(e.line.Name) {
+				if err := pack.add(e, e.line.Data); err != nil {
+					return err
+				}
+			}
+		}
+	}
 	if pack != nil {
 		if err := pack.flush(); err != nil {
 			return err
@@ -530,6 +547,9 @@ func (b *Backup) commitChanges(keys *seal.Keys, changes []Change, slots *[]seal.
 	}
 	return b.commitSnapshot(snap, lines, objects)
 }
+
+// maxInlined bounds the values that a snapshot carries together.
+const maxInlined = 16 << 20
 
 // room returns an error if a checkpoint could not list the items any more after
 // the changes.
