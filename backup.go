@@ -698,6 +698,13 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 			prefix = d.info.Folder + "/"
 		}
 		list, err := p.Store.List(ctx, prefix)
+		if st := d.places[p.Address]; st != nil && st.health == HealthOtherDevice {
+			if err != nil { // What was seen there still stops this device.
+				other = cmp.Or(other, fmt.Errorf("%w: as was seen in %s, which cannot be listed now: %v", ErrOtherDevice, p.Address, err))
+			} else {
+				b.setPlace(p.Address, HealthUnknown, nil)
+			}
+		}
 		if err != nil {
 			looks[i].err = err
 			continue
@@ -904,6 +911,9 @@ func (b *Backup) setPlace(address string, h Health, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	st := b.place(address)
+	if st.health == HealthOtherDevice && err != nil && !h.lost() {
+		return // Until the place is seen without the other device.
+	}
 	st.health, st.err = h, err
 }
 
