@@ -28,7 +28,7 @@ func TestAudit2PutAwayInUse(t *testing.T) {
 			armed, lists = true, 0
 		}
 		if op == storetest.List && armed && strings.HasPrefix(name, oldFolder) {
-			if lists++; lists == 2 { // The first is the look, the second is before deleting.
+			if lists++; lists == 3 { // The first two look, the third is before deleting.
 				return storetest.Unreachable
 			}
 		}
