@@ -126,7 +126,11 @@ func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error
 		}
 		seen[path], left = true, left[1:]
 		if b.dev.head() != head || b.verified(p) != verified {
-			// What was added meanwhile belongs to the newest generation too.
+			// What was added meanwhile belongs to the newest generation too. Where a loss
+			// was noticed, what was seen before counts for nothing.
+			if b.verified(p).Compare(verified) < 0 {
+				clear(seen)
+			}
 			head, verified = b.dev.head(), b.verified(p)
 			left, late = b.toCheck(p, seen)
 		}

@@ -425,11 +425,20 @@ func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 	}
 	done.Kept = oldest.kept
 	head := b.dev.head().Generation
+	for i, l := range looks {
+		if l.err == nil && !slices.ContainsFunc(op.reader.places, func(p store.Place) bool { return p.Address == l.place.Address }) {
+			// What it holds was not looked at, and may be a branch.
+			looks[i].err = cmp.Or(op.reader.unlisted, store.ErrListing)
+		}
+	}
 	var errs []error
 	for _, l := range looks {
 		err := cmp.Or(l.err, b.prunePlace(ctx, l.place, true, &done, func(ctx context.Context, ob store.Object, path string) (bool, error) {
 			old := false
 			if n, ok := seal.ParseSnapshotPath(path); ok {
+				if n.Epoch < b.dev.key.Epoch() && !slices.Contains(op.names, n) {
+					return false, fmt.Errorf("%w: %s came meanwhile", ErrForked, n.Path())
+				}
 				old = n.Generation < oldest.generation || branches[n]
 			} else if n, ok := seal.ParseObjectPath(path); ok {
 				// A younger one may belong to a snapshot that is still on its way.
