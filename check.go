@@ -107,6 +107,9 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 // errBehind says that a place does not have an object yet, and never was said to.
 var errBehind = fmt.Errorf("not there yet: %w", ErrNotProtected)
 
+// errSlotBack says that a slot is there which the list does not have.
+var errSlotBack = errors.New("not in the list of slots: it was removed and came back, or is not of this backup")
+
 // errSlotLost says that a slot that is in the list is nowhere to be had.
 var errSlotLost = errors.New("this way in is lost: take it out of the list, and add another one")
 
@@ -169,7 +172,7 @@ func (b *Backup) checkList(ctx context.Context, p store.Place, r *Report) error 
 			return fmt.Errorf("%w: generation %d in epoch %d", ErrOtherDevice, n.Generation, n.Epoch)
 		}
 		if n, ok := seal.ParseSlotPath(path); ok && r != nil && !slices.Contains(d.slots, n) {
-			r.add(p.Address, path, errors.New("not in the list of slots: it was removed and came back, or is not of this backup"))
+			r.add(p.Address, path, errSlotBack)
 		}
 	}
 	return nil
