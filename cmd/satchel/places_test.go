@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// One folder under two names counts as two copies.
-func TestAudit2OneFolderTwice(t *testing.T) {
+// One folder under two names is one place, and one copy.
+func TestOneFolderTwice(t *testing.T) {
 	dir := t.TempDir()
 	real, link := filepath.Join(dir, "real"), filepath.Join(dir, "link")
 	if err := os.Mkdir(real, 0o700); err != nil {
@@ -24,7 +24,11 @@ func TestAudit2OneFolderTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.Address != b.Address {
-		t.Errorf("%s and %s are one folder", a.Address, b.Address)
+	c, err := openPlace(t.TempDir(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !samePlace(a.Address, b.Address) || samePlace(a.Address, c.Address) || samePlace("x:"+real, "folder:"+real) {
+		t.Errorf("%s and %s are one folder, and %s is another", a.Address, b.Address, c.Address)
 	}
 }
