@@ -67,17 +67,20 @@ func (b *Backup) begin() error {
 // errInterrupted says that a long operation let others in and cannot go on.
 var errInterrupted = errors.New("interrupted")
 
-// apart does something slow in the middle of a long operation while others may have the
-// backup: a place that hangs then keeps nobody from saving. Afterwards the backup may be
-// in another state. The caller holds op again, also with an error: errInterrupted if
-// the operation cannot go on, or that of do.
-func (b *Backup) apart(do func() error) error {
+// apart does something slow with a place, in the middle of a long operation, while others
+// may have the backup: a place that hangs then keeps nobody from saving. Afterwards the
+// backup may be in another state. The caller holds op again, also with an error:
+// errInterrupted if the operation cannot go on, or that of do.
+func (b *Backup) apart(p store.Place, do func() error) error {
 	b.end()
 	err := do()
 	b.op.Lock()
 	lost := b.ready()
 	if lost == nil && b.dev.deleted {
 		lost = ErrDeleted
+	}
+	if lost == nil && !slices.ContainsFunc(b.cfg.Places, func(q store.Place) bool { return q.Address == p.Address }) {
+		lost = fmt.Errorf("the place %s was removed: %w", p.Address, ErrReplaced)
 	}
 	if lost != nil {
 		return fmt.Errorf("%w: %w", errInterrupted, lost)
@@ -502,6 +505,23 @@ func (b *Backup) commitChanges(keys *seal.Keys, changes []Change, slots *[]seal.
 		entries = append(entries, e)
 		b.cfg.progress(Sealing, "", i+1, len(changes))
 	}
+	inline := 0
+	for _, e := range entries {
+		inline += len(e.line.Data)
+	}
+	if inline > maxInlined {
+		// All of them together may be too much for one snapshot.
+		if pack == nil {
+			pack = &packer{d: d, gen: gen}
+		}
+		for _, e := range entries {
+			if e.line.Inline && !seal.OwnerItem(e.line.Name) {
+				if err := pack.add(e, e.line.Data); err != nil {
+					return err
+				}
+			}
+		}
+	}
 	if pack != nil {
 		if err := pack.flush(); err != nil {
 			return err
@@ -530,6 +550,9 @@ func (b *Backup) commitChanges(keys *seal.Keys, changes []Change, slots *[]seal.
 	}
 	return b.commitSnapshot(snap, lines, objects)
 }
+
+// maxInlined bounds the values that a snapshot carries together.
+const maxInlined = 16 << 20
 
 // room returns an error if a checkpoint could not list the items any more after
 // the changes.
@@ -678,6 +701,13 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 			prefix = d.info.Folder + "/"
 		}
 		list, err := p.Store.List(ctx, prefix)
+		if st := d.places[p.Address]; st != nil && st.health == HealthOtherDevice {
+			if err != nil { // What was seen there still stops this device.
+				other = cmp.Or(other, fmt.Errorf("%w: as was seen in %s, which cannot be listed now: %v", ErrOtherDevice, p.Address, err))
+			} else {
+				b.setPlace(p.Address, HealthUnknown, nil)
+			}
+		}
 		if err != nil {
 			looks[i].err = err
 			continue
@@ -709,6 +739,7 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 		if other == nil && whole && looks[i].err == nil {
 			if looks[i].err = b.lookForHoles(ctx, p, list); looks[i].err == nil {
 				b.looked[p.Address], b.listed[p.Address] = time.Now(), len(list)
+				b.forgetHeld(p, list)
 			}
 		}
 	}
@@ -736,6 +767,20 @@ func (b *Backup) lookWhole(p store.Place) bool {
 	return !ok || time.Since(last) > wholeLook || b.listed[p.Address] <= smallLook
 }
 
+// forgetHeld makes what was read back in a place, on the way to a newer state, and is not
+// listed there any more, be sent again.
+func (b *Backup) forgetHeld(p store.Place, list []store.Object) {
+	st := b.dev.places[p.Address]
+	if st == nil || len(st.held) == 0 {
+		return
+	}
+	there := make(map[string]bool, len(list))
+	for _, o := range list {
+		there[below(b.dev.info.Folder, o.Name)] = true
+	}
+	maps.DeleteFunc(st.held, func(path string, _ bool) bool { return !there[path] })
+}
+
 // maxHoles is how many objects that a listing lacks are asked for by name.
 const maxHoles = 16
 
@@ -758,7 +803,7 @@ func (b *Backup) lookForHoles(ctx context.Context, p store.Place, list []store.O
 			return err
 		}
 	}
-	asked := 0
+	asked, slots := 0, len(d.slots) // ways in that may be had
 	for _, path := range d.liveObjects(0) {
 		if there[path] || late[path] {
 			continue
@@ -780,7 +825,12 @@ func (b *Backup) lookForHoles(ctx context.Context, p store.Place, list []store.O
 		}
 		if isSlot(path) || path == d.first.Path() {
 			if _, local := errors.AsType[*localError](b.have(ctx, path)); local {
-				continue // Nobody has it any more: nothing could be put back.
+				if isSlot(path) {
+					slots--
+				}
+				if slots > 0 {
+					continue // Nobody has it any more: nothing could be put back.
+				}
 			}
 		}
 		b.cfg.Logger.Warn("place lost what it held", "store", p.Address, "object", path, "err", err)
@@ -864,6 +914,9 @@ func (b *Backup) setPlace(address string, h Health, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	st := b.place(address)
+	if st.health == HealthOtherDevice && err != nil && !h.lost() {
+		return // Until the place is seen without the other device.
+	}
 	st.health, st.err = h, err
 }
 

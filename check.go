@@ -107,6 +107,9 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 // errBehind says that a place does not have an object yet, and never was said to.
 var errBehind = fmt.Errorf("not there yet: %w", ErrNotProtected)
 
+// errSlotBack says that a slot is there which the list does not have.
+var errSlotBack = errors.New("not in the list of slots: it was removed and came back, or is not of this backup")
+
 // errSlotLost says that a slot that is in the list is nowhere to be had.
 var errSlotLost = errors.New("this way in is lost: take it out of the list, and add another one")
 
@@ -126,7 +129,11 @@ func (b *Backup) checkPlace(ctx context.Context, p store.Place, r *Report) error
 		}
 		seen[path], left = true, left[1:]
 		if b.dev.head() != head || b.verified(p) != verified {
-			// What was added meanwhile belongs to the newest generation too.
+			// What was added meanwhile belongs to the newest generation too. Where a loss
+			// was noticed, what was seen before counts for nothing.
+			if b.verified(p).Compare(verified) < 0 {
+				clear(seen)
+			}
 			head, verified = b.dev.head(), b.verified(p)
 			left, late = b.toCheck(p, seen)
 		}
@@ -165,7 +172,7 @@ func (b *Backup) checkList(ctx context.Context, p store.Place, r *Report) error 
 			return fmt.Errorf("%w: generation %d in epoch %d", ErrOtherDevice, n.Generation, n.Epoch)
 		}
 		if n, ok := seal.ParseSlotPath(path); ok && r != nil && !slices.Contains(d.slots, n) {
-			r.add(p.Address, path, errors.New("not in the list of slots: it was removed and came back, or is not of this backup"))
+			r.add(p.Address, path, errSlotBack)
 		}
 	}
 	return nil
@@ -186,7 +193,7 @@ func (b *Backup) checkObject(ctx context.Context, p store.Place, path string, la
 	}
 	var got []byte
 	name := b.dev.info.Folder + "/" + path
-	err = b.apart(func() (err error) {
+	err = b.apart(p, func() (err error) {
 		got, err = p.Store.Get(ctx, name, hashOf(path), int64(len(want)))
 		return err
 	})

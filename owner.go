@@ -277,7 +277,7 @@ func (o *Owner) deletePlace(ctx context.Context, p store.Place, del *Deleted) er
 	if err != nil {
 		return err
 	}
-	if b.dev.rekey.ID != "" { // Whatever is newer than this device is nowhere else.
+	if b.dev.rekey.ID != "" || o.keys == nil { // Whatever is newer than this device is nowhere else.
 		for _, ob := range list {
 			if n, ok := seal.ParseSnapshotPath(below(folder, ob.Name)); ok && b.dev.foreign(n) {
 				return fmt.Errorf("%w: generation %d in epoch %d", ErrOtherDevice, n.Generation, n.Epoch)

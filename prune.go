@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/satchel-backup/satchel/seal"
@@ -176,10 +174,8 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 		return err
 	}
 	var names []seal.SnapshotName
-	sizes := map[string][]int64{} // A name may stand twice.
 	for _, o := range list {
 		path := below(d.info.Folder, o.Name)
-		sizes[path] = append(sizes[path], o.Size)
 		if n, ok := seal.ParseSnapshotPath(path); ok && !d.strangers[n] {
 			if n.Epoch != d.key.Epoch() || n.Device != d.key.Device() || n.Generation >= d.first.Generation {
 				names = append(names, n) // Below its first this device wrote none.
@@ -193,28 +189,14 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 		n := slices.MaxFunc(slices.Collect(maps.Keys(br)), seal.SnapshotName.Compare)
 		return fmt.Errorf("%w: %s is in no history of the newest, and nothing is pruned while it is there", ErrForked, n.Path())
 	}
-	// The present is proven before the past goes.
-	for _, path := range d.liveObjects(0) {
-		there := sizes[path]
-		if st, err := os.Stat(filepath.Join(d.dir, objectsDir, string(hashOf(path)))); err == nil && len(there) > 0 && !slices.Contains(there, st.Size()) {
-			return fmt.Errorf("object %s: %w", path, seal.ErrDamaged)
-		}
-		if len(there) == 0 {
-			return fmt.Errorf("object %s: %w", path, ErrMissing)
-		}
+	// The present is proven before the past goes: all of it is read and compared.
+	var r Report
+	if err := b.checkPlace(ctx, p, &r); err != nil {
+		return err
 	}
-	for _, s := range slices.Clone(d.chain) {
-		name, data := d.info.Folder+"/"+s.name.Path(), []byte(nil)
-		err := b.apart(func() (err error) {
-			data, err = p.Store.Get(ctx, name, s.name.Hash, seal.MaxObject)
-			return err
-		})
-		if err == nil && !s.name.Hash.Matches(data) {
-			err = seal.ErrDamaged
-		}
-		if err != nil {
-			return fmt.Errorf("object %s: %w", s.name.Path(), err)
-		}
+	r.Findings = slices.DeleteFunc(r.Findings, func(f Finding) bool { return errors.Is(f.Err, errSlotBack) })
+	if len(r.Findings) > 0 {
+		return fmt.Errorf("object %s: %w", r.Findings[0].Object, r.Findings[0].Err)
 	}
 	list = slices.DeleteFunc(list, func(o store.Object) bool {
 		path := below(d.info.Folder, o.Name)
@@ -243,7 +225,7 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 		ok, err := doomed(ctx, o, below(d.info.Folder, o.Name))
 		if err == nil && ok {
 			// Nothing that others add meanwhile needs what is doomed.
-			err = b.apart(func() error { return p.Store.Delete(ctx, o) })
+			err = b.apart(p, func() error { return p.Store.Delete(ctx, o) })
 		}
 		if err != nil {
 			return err
@@ -425,11 +407,20 @@ func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 	}
 	done.Kept = oldest.kept
 	head := b.dev.head().Generation
+	for i, l := range looks {
+		if l.err == nil && !slices.ContainsFunc(op.reader.places, func(p store.Place) bool { return p.Address == l.place.Address }) {
+			// What it holds was not looked at, and may be a branch.
+			looks[i].err = cmp.Or(op.reader.unlisted, store.ErrListing)
+		}
+	}
 	var errs []error
 	for _, l := range looks {
 		err := cmp.Or(l.err, b.prunePlace(ctx, l.place, true, &done, func(ctx context.Context, ob store.Object, path string) (bool, error) {
 			old := false
 			if n, ok := seal.ParseSnapshotPath(path); ok {
+				if n.Epoch < b.dev.key.Epoch() && !slices.Contains(op.names, n) {
+					return false, fmt.Errorf("%w: %s came meanwhile", ErrForked, n.Path())
+				}
 				old = n.Generation < oldest.generation || branches[n]
 			} else if n, ok := seal.ParseObjectPath(path); ok {
 				// A younger one may belong to a snapshot that is still on its way.

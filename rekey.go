@@ -79,12 +79,15 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) && dir != d.rekey.Dir {
 			return nil, r, fmt.Errorf("%s: %w", dir, errors.Join(err, fs.ErrExist))
 		}
-		if err := b.alone(ctx); err != nil {
+		if err := o.undivided(ctx); err != nil {
 			return nil, r, err
 		}
 	}
 	nb, err = o.resume(ctx)
 	switch {
+	case nb != nil && len(p.Slots) > 0 && !nb.planned(d, p):
+		err = fmt.Errorf("what was begun, %s, has other ways in, or other keys, than are asked for now: finish it without a plan", nb.dev.info.Folder)
+		return nil, r, errors.Join(err, nb.Close())
 	case nb != nil:
 		// It was protected then. That it is now has to be seen.
 		if _, err = nb.Check(ctx); err != nil {
@@ -106,7 +109,7 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 	r.Folder = nb.dev.info.Folder
 	if err == nil && !d.deleted {
 		// What another device saved meanwhile is in the old one only.
-		if err = b.alone(ctx); err != nil {
+		if err = o.undivided(ctx); err != nil {
 			return nil, r, errors.Join(err, o.putAway(ctx, nb), nb.Close())
 		}
 	}
@@ -165,6 +168,26 @@ func (o *Owner) resume(ctx context.Context) (*Backup, error) {
 		return nil, fmt.Errorf("putting away what was begun: %w", err)
 	}
 	return nil, nil
+}
+
+// planned reports whether a new backup, begun earlier from an old device, is as a plan says.
+func (b *Backup) planned(old *device, p RekeyPlan) bool {
+	if b.dev.keysDropped() != (p.DropKeys || old.keysDropped()) {
+		return false
+	}
+	for _, s := range p.Slots {
+		if !slices.ContainsFunc(b.dev.slots, func(n seal.SlotName) bool {
+			data, err := b.dev.object(n.Hash)
+			if n.Kind != string(s.Kind()) || err != nil {
+				return false
+			}
+			_, err = seal.OpenSlot(data, s.Identity())
+			return err == nil
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // renew makes the new backup and proves it. With a nil Backup the old one counts.
@@ -226,6 +249,35 @@ func (b *Backup) alone(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// undivided is alone, and ErrForked if some place holds a branch: what is in it would go
+// with the old backup, and the user has not decided about it.
+func (o *Owner) undivided(ctx context.Context) error {
+	if err := o.b.alone(ctx); err != nil {
+		return err
+	}
+	op, err := o.opened(ctx)
+	if err != nil && gone(err) && !errors.Is(err, seal.ErrNewer) {
+		return nil // No place holds any state: what counts is on this device.
+	}
+	if err == nil && op.reader.unlisted != nil {
+		err = op.reader.unlisted
+	}
+	if err != nil {
+		return err
+	}
+	branches, err := op.branches(ctx)
+	if err != nil {
+		return err
+	}
+	for n := range branches {
+		// One that does not open is not deleted, either.
+		if _, err := op.snapshot(ctx, n); err == nil || errors.Is(err, seal.ErrNewer) || !gone(err) {
+			return fmt.Errorf("%w: %s is in no history of the newest, and would be deleted with the old backup", ErrForked, n.Path())
+		}
+	}
+	return nil
 }
 
 // sealAnew commits everything that another device's directory holds as the first
@@ -322,6 +374,12 @@ func (b *Backup) withdraw(ctx context.Context) error {
 			return err
 		}
 		b.dev, b.closed = moved.dev, false
+	}
+	if !b.dev.deleted {
+		// Who restored it meanwhile has everything there.
+		if err := b.alone(ctx); err != nil {
+			return err
+		}
 	}
 	_, err := o.Delete(ctx)
 	return err

@@ -125,8 +125,9 @@ const maxStrangers = 50_000
 // overlook them.
 func (o *Opened) nextEpoch() uint64 {
 	epoch := o.state.name.Epoch
+	room := epoch + (seal.MaxEpoch-epoch)/2 // A damaged file must not use it up.
 	for _, n := range o.names {
-		if !o.aliens[n] && n.Epoch < seal.MaxEpoch {
+		if !o.aliens[n] && n.Epoch < room {
 			epoch = max(epoch, n.Epoch)
 		}
 	}

@@ -188,6 +188,34 @@ func TestLongOperations(t *testing.T) {
 	})
 }
 
+// A place that is removed while it is checked is not known to hold anything afterwards.
+func TestCheckRemovedPlace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		st, second := &mem.Store{}, &mem.Store{}
+		cfg := config(t, st, second)
+		cfg.Settle = -1
+		cfg.Places[1].Store = slowly{second}
+		b, _, way := create(t, cfg, item("labels", "1"))
+		defer b.Close()
+		done := make(chan error, 1)
+		go func() { _, err := b.Check(ctx); done <- err }()
+		time.Sleep(1500 * time.Millisecond)
+		if _, err := b.SetPlaces(ctx, cfg.Places[:1], 1); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; !errors.Is(err, satchel.ErrReplaced) {
+			t.Errorf("got %v, want %v", err, satchel.ErrReplaced)
+		}
+		empty := &mem.Store{}
+		if _, err := b.SetPlaces(ctx, append(cfg.Places[:1:1], store.Place{Address: cfg.Places[1].Address, Store: empty}), 2); err != nil {
+			t.Fatal(err)
+		}
+		mustRead(t, here(t, b), way, empty)
+	})
+}
+
 // Whoever let others in and finds the wallet gone says so, and changes nothing.
 func TestLongOperationGone(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -71,6 +72,9 @@ func (w *watch) report(e agent.Event) {
 // leftOut prints that a file is not kept, once as long as nothing changes.
 func (w *watch) leftOut(e *file.SkippedError) {
 	w.mu.Lock()
+	if !errors.Is(e, file.ErrLink) && !errors.Is(e, file.ErrNotRegular) {
+		w.failed++ // Those two are never kept.
+	}
 	key := e.Path + "\x00" + e.Error()
 	said := w.told[key]
 	if w.told == nil || len(w.told) > maxTold {

@@ -47,7 +47,7 @@ var codeHints = map[satchel.Code]string{
 	satchel.CodePartly:       "it is safe on this device; `satchel backup` tries again, `satchel status` shows each place",
 	satchel.CodeNoBackup:     "is it another account, another folder, or not synced yet? give the folder with --from, also one from a USB stick or a download",
 	satchel.CodeOtherDevice:  "see `satchel status`",
-	satchel.CodeWrongSecret:  "there is no limit to tries; another way in works as well: passphrase, recovery code or the wallet's words",
+	satchel.CodeWrongSecret:  "there is no limit to tries; any way in that this backup has will do, see `satchel restore --list`",
 	satchel.CodeSlotDamaged:  "use another way in, or another place that holds this backup; a device that still has the wallet heals it: `satchel heal`",
 	satchel.CodeDamaged:      "another place may hold a whole copy; a device that still has the wallet heals this one: `satchel heal`",
 	satchel.CodeOlder:        "let the program that syncs the folder finish, or look in another place; --preview shows what is there",

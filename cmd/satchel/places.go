@@ -31,6 +31,22 @@ func openPlace(address string, create bool) (store.Place, error) {
 	return openFolder(address, create)
 }
 
+// samePlace reports whether two addresses lead to one place, such as a folder and a link
+// to it: what is there twice is one copy.
+func samePlace(a, b string) bool {
+	if a == b {
+		return true
+	}
+	x, isX := strings.CutPrefix(a, "folder:")
+	y, isY := strings.CutPrefix(b, "folder:")
+	if !isX || !isY {
+		return false
+	}
+	ix, errX := os.Stat(x)
+	iy, errY := os.Stat(y)
+	return errX == nil && errY == nil && os.SameFile(ix, iy)
+}
+
 func openFolder(path string, create bool) (store.Place, error) {
 	if path == "" {
 		return store.Place{}, usagef("the path of a folder is missing")

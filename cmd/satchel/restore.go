@@ -880,5 +880,9 @@ func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, err error) er
 	} else {
 		a.say("Protected      no: the places do not know of this device yet")
 	}
+	if s := b.Status(); len(s.Places) == 1 {
+		a.say("Kept in        %s alone, as far as this device knows. A place that", printable(s.Places[0].Address))
+		a.say("               the wallet had besides: `satchel store add PLACE --copies 2`")
+	}
 	return err
 }

@@ -73,20 +73,24 @@ a place that is there already it changes only that number.
 		RunE: func(cmd *cobra.Command, args []string) error {
 			added := ""
 			return a.changeStores(cmd, copies, func(places []store.Place) ([]store.Place, error) {
-				p, err := openPlace(args[0], true)
+				// Nothing is made in a place that is there already: its drive may be away.
+				p, err := openPlace(args[0], false)
 				if err != nil {
 					return nil, err
 				}
 				added = p.Address
-				switch {
-				case !slices.ContainsFunc(places, func(q store.Place) bool { return q.Address == p.Address }):
-					return append(places, p), nil
+				switch i := slices.IndexFunc(places, func(q store.Place) bool { return samePlace(q.Address, p.Address) }); {
+				case i < 0:
+					p, err = openPlace(args[0], true)
+					return append(places, p), err
 				case copies > 0:
+					added = places[i].Address
 					return places, nil // Only the number changes.
-				}
-				return nil, &usageError{
-					text: "the backup is kept in " + printable(p.Address) + " already",
-					hint: "with --copies N it says how many places must hold a change",
+				default:
+					return nil, &usageError{
+						text: "the backup is kept in " + printable(places[i].Address) + " already",
+						hint: "with --copies N it says how many places must hold a change",
+					}
 				}
 			}, func(s satchel.Status) error {
 				if copies == 0 && len(s.Places) > s.Copies {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,7 +44,8 @@ A file is saved when it has been left alone for a moment, never half-written. On
 that is deleted stays in the backup, unless --removals says otherwise. Links inside
 a folder are not followed, and Satchel's own files are left out.
 
-Each line says what was done. It ends with Ctrl-C or SIGTERM, and the code is 0
+With --once the code is 3 also if something that is watched could not be read, or is
+not there. Each line says what was done. It ends with Ctrl-C or SIGTERM, and the code is 0
 then; an error that no further try can cure ends it with the code of that error.
 
 JSON, one object an event: time, event (watching, saved, not saved, late, caught up,
@@ -116,8 +118,9 @@ type watch struct {
 	every time.Duration
 	keep  int // checkpoints; 0 for all
 
-	mu   sync.Mutex // events come from the agent and from the source
-	told map[string]bool
+	mu     sync.Mutex // events come from the agent and from the source
+	told   map[string]bool
+	failed int // files that could not be kept and are meant to be
 
 	unsaved []string // items of the last changes, if they could not be kept
 }
@@ -364,5 +367,18 @@ func (w *watch) once(ctx context.Context, d device) error {
 	}
 	res, err := b.Sync(ctx)
 	res.Changed = changed
-	return w.app.saved(b, res, err)
+	if err := w.app.saved(b, res, err); err != nil {
+		return err
+	}
+	for _, p := range rec.Paths {
+		if _, err := os.Stat(p); errors.Is(err, fs.ErrNotExist) {
+			w.app.note("%s is not there", printable(p))
+			w.failed++
+		}
+	}
+	if w.failed > 0 {
+		w.app.note("not saved as it stands: %s; what was saved before is kept", count(w.failed, "watched file"))
+		return errPartly
+	}
+	return nil
 }

@@ -217,6 +217,9 @@ func (a *agent) begin() {
 	if !st.Protected {
 		// It was so before this process began, so the hour may be over.
 		a.since, a.why = later(st.Saved, st.Verified), satchel.ErrNotProtected
+		if a.since.After(a.wall) {
+			a.since = a.wall // The clock was wrong then.
+		}
 	}
 }
 

@@ -65,6 +65,7 @@ type track struct {
 	kept    bool // saved and sum are of the value that save took last
 	saved   stamp
 	sum     [32]byte
+	drive   uint64 // that its directory was on when it was last read
 
 	refused  bool // it was said of the state stampSaid that it cannot be kept
 	refusedS stamp
@@ -341,7 +342,7 @@ func (r *run) read(t *track, room int64) (c source.Change, got reading, ok bool)
 			r.vanish(t, now)
 			return c, got, false
 		}
-		if !r.Removals || !t.offered || !r.homeStands(t.root) {
+		if !r.Removals || !t.offered || !r.homeStands(t.root) || !r.driveStands(t) {
 			r.drop(t)
 			return c, got, false
 		}
@@ -390,6 +391,9 @@ func (r *run) read(t *track, room int64) (c source.Change, got reading, ok bool)
 	case err != nil:
 		r.delay(t, s, err, now)
 		return c, got, false
+	}
+	if dir, err := r.sys.Stat(filepath.Dir(t.path())); err == nil {
+		t.drive = dir.Dev
 	}
 	sum := sha256.Sum256(data)
 	if restless {

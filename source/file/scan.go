@@ -353,6 +353,20 @@ func (r *run) homeStands(root *root) bool {
 	return err == nil && s.Mode.IsDir() && s.same(root.home)
 }
 
+// driveStands reports whether the directory that a missing file was in is on the drive
+// that the file was on.
+func (r *run) driveStands(t *track) bool {
+	for dir := filepath.Dir(t.path()); ; dir = filepath.Dir(dir) {
+		s, err := r.sys.Stat(dir)
+		if err == nil {
+			return t.drive == 0 || s.Dev == t.drive
+		}
+		if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(dir) == dir {
+			return false
+		}
+	}
+}
+
 // walk is what a look at all of a directory found.
 type walk struct {
 	listed map[string]bool // directories that were listed, so that what is not there is not
