@@ -90,6 +90,3 @@ func (m *Master) open(id ID, b []byte) ([]byte, error) {
 	}
 	return nil, ErrMaster
 }
-
-// stale reports whether a sealed record is under an older key.
-func (m *Master) stale(b []byte) bool { return len(b) < 4 || [4]byte(b) != m.keys[0].id }
