@@ -331,7 +331,6 @@ func TestNothingFound(t *testing.T) {
 // Ctrl-C at a question ends the command with 130, leaves nothing behind, and the
 // terminal as it was.
 func TestCtrlC(t *testing.T) {
-	t.Parallel()
 	for _, args := range [][]string{
 		{}, {"create"}, {"restore"},
 		{"create", "--new", "--in", "elsewhere", "--unlock", "passphrase"},
@@ -383,7 +382,6 @@ func (p *person) beside(args ...string) (*exec.Cmd, *bytes.Buffer, io.Reader) {
 
 // A wallet that another satchel has open is waited for.
 func TestWaitsForAnother(t *testing.T) {
-	t.Parallel()
 	p := newPerson(t)
 	p.run("create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code")
 	p.answer("press Enter", "")
@@ -454,7 +452,6 @@ func signalled(t *testing.T, cmd *exec.Cmd, signals ...os.Signal) {
 // The terminal goes away, or somebody ends the command: 130, also where it hangs
 // in what knows nothing of an end, after a while or at the second signal.
 func TestSignals(t *testing.T) {
-	t.Parallel()
 	p := newPerson(t)
 	p.run("create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code")
 	p.answer("press Enter", "")
@@ -504,7 +501,6 @@ func TestSignals(t *testing.T) {
 // Nobody reads the result any more: an error like others, and no end by a signal
 // in the middle of the work.
 func TestClosedPipe(t *testing.T) {
-	t.Parallel()
 	p := newPerson(t)
 	r, w, err := os.Pipe()
 	if err != nil {
