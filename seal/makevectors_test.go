@@ -425,6 +425,14 @@ func signed(d *seal.DeviceKey, body string) string {
 	return body + `{"mac":"` + hex.EncodeToString(seal.WriterMAC(d, []byte(body))) + "\"}\n"
 }
 
+// ownerOf returns the member that signs an owner item.
+func ownerOf(k *seal.Keys, name string, version uint64, value string) string {
+	it := seal.NewItem(name, version, []byte(value))
+	it.Required = true
+	k.Sign(&it)
+	return `"owner":"` + hex.EncodeToString(it.Owner) + `"`
+}
+
 func body(plain string) string { return plain[:strings.Index(plain, `{"pad"`)] }
 
 // vectorSnapshots returns the checkpoint and the delta that the vectors alter.
@@ -495,7 +503,7 @@ func (m *maker) snapshots() {
 	under := func(name, comment, expect string, n seal.SnapshotName, plain string) {
 		v := vector{Name: name, Comment: comment, Kind: "plaintext", Expect: expect}
 		switch {
-		case slices.Contains([]string{"checkpoint", "delta", "delta-slots", "white-space", "mac-other", "owner-other", "backup-other", "ends-after-header", "empty", "newer"}, name):
+		case slices.Contains([]string{"checkpoint", "delta", "delta-slots", "past", "end", "white-space", "mac-other", "owner-other", "backup-other", "ends-after-header", "empty", "newer"}, name):
 			v.Kind, v.Data = "snapshot", m.seal([]byte(plain))
 			n.Hash = store.Sum(v.Data)
 		case utf8.ValidString(plain):
@@ -628,6 +636,63 @@ func (m *maker) snapshots() {
 	inDelta("delta-device-other", "a delta on another device's snapshot", "000002-0000000007-d0", "000002-0000000007-ff")
 	inDelta("delta-generation", "a delta that leaves out a generation", "000002-0000000007-", "000002-0000000006-")
 	under("delta-first", "generation 1 as a delta", "damaged", one, finish(m.d, replace(t, first, "checkpoint", "delta")+kd[0]+kd[1]))
+
+	// Past.
+	pastLine := func(epoch, generation int, device string) string {
+		return fmt.Sprintf(`{"past":"%06d-%010d-%s-%s"}`+"\n", epoch, generation, device, fakeHash)
+	}
+	withPast := func(plain string, n int, lines string) string {
+		end := strings.IndexByte(plain, '\n') + 1
+		return replace(t, plain[:end], `"kind":"checkpoint"`, fmt.Sprintf(`"kind":"checkpoint","past":%d`, n)) + lines + plain[end:]
+	}
+	const e0 = "e0e1e2e3e4e5e6e7"
+	crossed := replace(t, c, "000002-0000000006-"+m.device.String(), "000001-0000000006-"+e0)
+	own := pastLine(1, 5, e0)
+	inPast := func(name, comment string, n int, lines string) {
+		t.Helper()
+		bad("past-"+name, comment, withPast(c, n, lines))
+	}
+	raw("past", "a checkpoint in the middle of its epoch, with the end of the epoch before", "ok", finish(m.d, withPast(c, 1, own)))
+	raw("past-parent", "the first checkpoint of an epoch: its parent ends the past", "ok", finish(m.d, withPast(crossed, 1, pastLine(1, 6, e0))))
+	nine := nameOf(check)
+	nine.Epoch = 9
+	ninth := m.k.Device(9, m.device)
+	late := replace(t, c, `"epoch":2`, `"epoch":9`)
+	three := pastLine(1, 2, e0) + pastLine(4, 3, "e1e1e2e3e4e5e6e7") + pastLine(8, 6, "e2e1e2e3e4e5e6e7")
+	eighth := replace(t, late, "000002-0000000006-"+m.device.String(), "000008-0000000006-e2e1e2e3e4e5e6e7")
+	under("past-three", "a past that passes over epochs, as it does after branches", "ok", nine, finish(ninth, withPast(eighth, 3, three)))
+	bad("past-parent-missing", "the first checkpoint of an epoch, without a past", crossed)
+	bad("past-parent-other", "the first checkpoint of an epoch, and its past ends elsewhere", withPast(crossed, 1, own))
+	bad("past-in-delta", "a delta with a past", strings.Replace(replace(t, d, `"kind":"delta"`, `"kind":"delta","past":1`), "\n", "\n"+own, 1))
+	inPast("zero", "a past of no lines, written out", 0, "")
+	inPast("negative", "a negative number of past lines", -1, "")
+	inPast("too-few", "one past line more than the header says", 1, own+own)
+	inPast("too-many", "one past line less than the header says", 2, own)
+	inPast("own-epoch", "a past that ends in the epoch of the checkpoint", 1, pastLine(2, 5, e0))
+	inPast("generation", "a past that ends at the parent's generation, in an earlier epoch", 1, pastLine(1, 6, e0))
+	inPast("spelling", "an epoch of five digits", 1, strings.Replace(own, "000001-", "00001-", 1))
+	inPast("empty", "a past line without a name", 1, `{"past":""}`+"\n")
+	inPast("unknown-member", "an unknown member in a past line", 1, strings.Replace(own, `"}`, `","x":1}`, 1))
+	under("past-unsorted", "a past in the wrong order", "damaged", nine, finish(ninth, withPast(late, 2, pastLine(4, 3, e0)+pastLine(1, 2, e0))))
+	under("past-epoch-twice", "one epoch twice in a past", "damaged", nine, finish(ninth, withPast(late, 2, pastLine(1, 2, e0)+pastLine(1, 3, e0))))
+	under("past-generation-back", "a past whose generations go back", "damaged", nine, finish(ninth, withPast(late, 2, pastLine(1, 3, e0)+pastLine(4, 2, e0))))
+	var many strings.Builder
+	for i := range 1001 {
+		many.WriteString(pastLine(1+i, 1+i, e0))
+	}
+	last := nameOf(check)
+	last.Epoch, last.Generation = 5000, 5001
+	far := replace(t, replace(t, replace(t, c, `"epoch":2`, `"epoch":5000`), `"generation":7`, `"generation":5001`), "000002-0000000006-", "005000-0000005000-")
+	far = replace(t, far, `"item":"descriptors","version":7`, `"item":"descriptors","version":5001`)
+	far = replace(t, far, item("descriptors")[strings.Index(item("descriptors"), `"owner"`):][:74], ownerOf(m.k, "descriptors", 5001, `{"d":1}`))
+	under("past-longest", "a past of 1,000 epochs", "ok", last, finish(m.k.Device(5000, m.device), withPast(far, 1000, many.String()[len(pastLine(1, 1, e0)):])))
+	under("past-over-limit", "a past of 1,001 epochs", "damaged", last, finish(m.k.Device(5000, m.device), withPast(far, 1001, many.String())))
+	// The end of a backup that another one replaced: no way in, no items, the last epoch.
+	ending := strings.Replace(strings.Replace(withPast(crossed, 1, pastLine(1, 6, e0)), `"epoch":2`, `"epoch":999999`, 1), `"slots":2`, `"slots":0`, 1)
+	ending = replace(t, ending[:strings.Index(ending, `{"slot"`)], `"items":5`, `"items":2`)
+	end := nameOf(check)
+	end.Epoch = seal.MaxEpoch
+	under("end", "the end of a backup: a checkpoint of epoch 999999 without slots, in which both owner items are removed", "ok", end, finish(m.k.Device(seal.MaxEpoch, m.device), ending+kd[0]+kd[1]))
 
 	// Items.
 	bad("items-unsorted", "two items in the wrong order", replace(t, replace(t, c, item("contacts"), ""), item("descriptors"), item("descriptors")+item("contacts")))

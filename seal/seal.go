@@ -37,8 +37,9 @@ const (
 	MaxKeyFile  = 4096     // bytes in a key file
 	MaxSlot     = 64 << 10 // bytes in a slot object
 	MaxObject   = store.MaxObject
-	MaxDeltas   = 512 // deltas after a checkpoint
-	MaxSlots    = 64  // slots of a backup
+	MaxDeltas   = 512  // deltas after a checkpoint
+	MaxSlots    = 64   // slots of a backup
+	MaxPast     = 1000 // earlier epochs that a checkpoint names
 
 	MaxEpoch      = 999_999
 	MaxGeneration = 9_999_999_999

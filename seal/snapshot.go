@@ -39,6 +39,11 @@ type Snapshot struct {
 	Software   string       // who wrote it, as "satchel/0.1.0"
 	Kind       Kind
 
+	// Past is where the history left each earlier epoch that it went through, oldest
+	// first, at most MaxPast: what else a store holds of those epochs is a branch. In
+	// checkpoints only; the last one is the parent where that is of an earlier epoch.
+	Past []SnapshotName
+
 	HasSlots bool // Slots is the whole list; false in a delta that leaves it as it was
 	Slots    []SlotName
 	Items    []Item
@@ -54,8 +59,13 @@ type headerJSON struct {
 	Time       string `json:"time"`
 	Software   string `json:"software"`
 	Kind       Kind   `json:"kind"`
+	Past       int    `json:"past,omitempty"`
 	Slots      *int   `json:"slots,omitempty"`
 	Items      int    `json:"items"`
+}
+
+type pastJSON struct {
+	Snapshot string `json:"past"`
 }
 
 type slotJSON struct {
@@ -146,13 +156,16 @@ func (s *Snapshot) encode(writer secret.Bytes) ([]byte, error) {
 	h := headerJSON{
 		Version: 1, Backup: s.Backup.String(), Epoch: s.Epoch, Generation: s.Generation,
 		Device: s.Device.String(), Parent: s.Parent.String(), Time: s.Time.Format(timeLayout),
-		Software: s.Software, Kind: s.Kind, Items: len(s.Items),
+		Software: s.Software, Kind: s.Kind, Past: len(s.Past), Items: len(s.Items),
 	}
 	if s.HasSlots {
 		n := len(s.Slots)
 		h.Slots = &n
 	}
 	b := line(h)
+	for _, n := range s.Past {
+		b = append(b, line(pastJSON{n.String()})...)
+	}
 	if s.HasSlots {
 		for _, sl := range s.Slots {
 			b = append(b, line(slotJSON{Kind: sl.Kind, ID: sl.ID.String(), Object: sl.Hash})...)
@@ -273,6 +286,22 @@ func (s *Snapshot) check() error {
 		return bad("delta of another device's snapshot")
 	case s.Parent.Epoch > s.Epoch || s.Parent.Epoch == s.Epoch && s.Parent.Device != s.Device:
 		return bad("parent of a later epoch or another device")
+	}
+	if s.Kind != Checkpoint && len(s.Past) > 0 || len(s.Past) > MaxPast {
+		return bad("past in a delta, or too long")
+	}
+	next := s.Parent // what comes after the past: the parent, unless that is the last of it
+	if s.Parent.Epoch < s.Epoch && !s.Parent.IsZero() {
+		if len(s.Past) == 0 || s.Past[len(s.Past)-1] != s.Parent {
+			return bad("parent of an earlier epoch that is not the last of the past")
+		}
+		next = s.name()
+	}
+	for _, n := range slices.Backward(s.Past) {
+		if !n.valid() || n.Epoch >= next.Epoch || n.Generation >= next.Generation {
+			return bad("past out of order")
+		}
+		next = n
 	}
 	if len(s.Slots) > MaxSlots || len(s.Items) > MaxItems {
 		return bad("too many slots or items")
@@ -415,7 +444,7 @@ func (k *Keys) parseSnapshot(plain io.Reader, name SnapshotName) (*Snapshot, err
 	if err := parseLine(text, &h); err != nil {
 		return nil, err
 	}
-	if h.Version != 1 || h.Items < 0 || h.Items > MaxItems || h.Slots != nil && (*h.Slots < 0 || *h.Slots > MaxSlots) {
+	if h.Version != 1 || h.Items < 0 || h.Items > MaxItems || h.Past < 0 || h.Past > MaxPast || h.Slots != nil && (*h.Slots < 0 || *h.Slots > MaxSlots) {
 		return nil, errSpelling
 	}
 	s := &Snapshot{Epoch: h.Epoch, Generation: h.Generation, Software: h.Software, Kind: h.Kind, HasSlots: h.Slots != nil}
@@ -440,6 +469,20 @@ func (k *Keys) parseSnapshot(plain io.Reader, name SnapshotName) (*Snapshot, err
 	r.mac = hmac.New(sha256.New, k.writer(s.Epoch, s.Device).Open())
 	r.mac.Write(text)
 
+	for range h.Past {
+		if text, err = r.next(); err != nil {
+			return nil, err
+		}
+		var j pastJSON
+		if err := parseLine(text, &j); err != nil {
+			return nil, err
+		}
+		n, err := ParseSnapshotName(j.Snapshot)
+		if err != nil {
+			return nil, err
+		}
+		s.Past = append(s.Past, n)
+	}
 	if h.Slots != nil {
 		for range *h.Slots {
 			if text, err = r.next(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,11 @@ func randomSnapshot(r *rand.Rand, k *seal.Keys, d *seal.DeviceKey) *seal.Snapsho
 			s.Kind, s.HasSlots = seal.Delta, r.IntN(2) == 0
 		case 1:
 			s.Parent.Epoch, s.Parent.Device = 1+r.Uint64N(d.Epoch()-1), seal.NewDeviceID()
+			s.Past = []seal.SnapshotName{s.Parent}
+		}
+		for before := s.Parent; s.Kind == seal.Checkpoint && before.Epoch > 1 && before.Generation > 1 && r.IntN(3) > 0; before = s.Past[0] {
+			n := seal.SnapshotName{Epoch: 1 + r.Uint64N(before.Epoch-1), Generation: 1 + r.Uint64N(before.Generation-1), Device: seal.NewDeviceID(), Hash: randomHash(r)}
+			s.Past = slices.Insert(s.Past, 0, n)
 		}
 	}
 	if s.HasSlots {
@@ -123,16 +129,25 @@ func TestWrongSnapshotsAreRefused(t *testing.T) {
 	d := k.Device(7, seal.NewDeviceID())
 	other := seal.NewDeviceID()
 	wrongs := map[string]func(*seal.Snapshot, *seal.Item){
-		"generation 0":     func(s *seal.Snapshot, _ *seal.Item) { s.Generation = 0 },
-		"generation":       func(s *seal.Snapshot, _ *seal.Item) { s.Generation++ },
-		"kind":             func(s *seal.Snapshot, _ *seal.Item) { s.Kind = "full" },
-		"software":         func(s *seal.Snapshot, _ *seal.Item) { s.Software = "a\nb" },
-		"no software":      func(s *seal.Snapshot, _ *seal.Item) { s.Software = "" },
-		"time":             func(s *seal.Snapshot, _ *seal.Item) { s.Time = time.Unix(1<<40, 0) },
-		"no parent":        func(s *seal.Snapshot, _ *seal.Item) { s.Parent = seal.SnapshotName{} },
-		"parent hash":      func(s *seal.Snapshot, _ *seal.Item) { s.Parent.Hash = "" },
-		"parent epoch 0":   func(s *seal.Snapshot, _ *seal.Item) { s.Parent.Epoch = 0 },
-		"parent later":     func(s *seal.Snapshot, _ *seal.Item) { s.Parent.Epoch = 8 },
+		"generation 0":   func(s *seal.Snapshot, _ *seal.Item) { s.Generation = 0 },
+		"generation":     func(s *seal.Snapshot, _ *seal.Item) { s.Generation++ },
+		"kind":           func(s *seal.Snapshot, _ *seal.Item) { s.Kind = "full" },
+		"software":       func(s *seal.Snapshot, _ *seal.Item) { s.Software = "a\nb" },
+		"no software":    func(s *seal.Snapshot, _ *seal.Item) { s.Software = "" },
+		"time":           func(s *seal.Snapshot, _ *seal.Item) { s.Time = time.Unix(1<<40, 0) },
+		"no parent":      func(s *seal.Snapshot, _ *seal.Item) { s.Parent = seal.SnapshotName{} },
+		"parent hash":    func(s *seal.Snapshot, _ *seal.Item) { s.Parent.Hash = "" },
+		"parent epoch 0": func(s *seal.Snapshot, _ *seal.Item) { s.Parent.Epoch = 0 },
+		"parent later":   func(s *seal.Snapshot, _ *seal.Item) { s.Parent.Epoch = 8 },
+		"past own epoch": func(s *seal.Snapshot, _ *seal.Item) {
+			s.Past = append(s.Past, seal.SnapshotName{Epoch: 7, Generation: s.Generation - 1, Device: other, Hash: s.Parent.Hash})
+		},
+		"past hash": func(s *seal.Snapshot, _ *seal.Item) {
+			s.Past = []seal.SnapshotName{{Epoch: 1, Generation: 1, Device: other}}
+		},
+		"past of the parent": func(s *seal.Snapshot, _ *seal.Item) {
+			s.Past, s.Parent.Epoch, s.Parent.Device = nil, 6, other
+		},
 		"parent device":    func(s *seal.Snapshot, _ *seal.Item) { s.Parent.Epoch, s.Parent.Device = 7, other },
 		"slot twice":       func(s *seal.Snapshot, _ *seal.Item) { s.Slots = append(s.Slots, s.Slots[0]) },
 		"slot kind":        func(s *seal.Snapshot, _ *seal.Item) { s.Slots[0].Kind = "PIN" },

@@ -302,6 +302,10 @@ func snapshotWant(t *testing.T, k *seal.Keys, s *seal.Snapshot) map[string]any {
 	if err != nil {
 		t.Error(err)
 	}
+	past := []any{}
+	for _, n := range s.Past {
+		past = append(past, n.String())
+	}
 	var slots []any
 	for _, sl := range s.Slots {
 		slots = append(slots, map[string]any{"kind": sl.Kind, "id": sl.ID.String(), "path": sl.Path()})
@@ -338,6 +342,6 @@ func snapshotWant(t *testing.T, k *seal.Keys, s *seal.Snapshot) map[string]any {
 	return map[string]any{
 		"plaintext": string(plain), "backup": s.Backup.String(), "epoch": s.Epoch, "generation": s.Generation,
 		"device": s.Device.String(), "parent": s.Parent.String(), "time": s.Time.Format("2006-01-02T15:04:05Z"),
-		"software": s.Software, "kind": string(s.Kind), "slots": listed, "items": items,
+		"software": s.Software, "kind": string(s.Kind), "past": past, "slots": listed, "items": items,
 	}
 }

@@ -11,7 +11,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { isDeepStrictEqual } from "node:util";
 import { Decrypter, identityToRecipient } from "age-encryption";
 
-const MAX = { value: 67108864, inline: 2048, plain: 67108864, line: 4096, items: 262144, keyFile: 4096, slots: 64, slot: 65536, object: 83886080 };
+const MAX = { value: 67108864, inline: 2048, plain: 67108864, line: 4096, items: 262144, keyFile: 4096, slots: 64, past: 1000, slot: 65536, object: 83886080 };
 const MAX_EPOCH = 999999, MAX_GENERATION = 9999999999;
 
 class Fault extends Error {
@@ -240,12 +240,13 @@ function parseHeader(line) {
   const h = parseJSON(line);
   need(isHex(h.backup, 32) && isInt(h.epoch, MAX_EPOCH, 1) && isInt(h.generation, MAX_GENERATION, 1) && isHex(h.device, 16), "header");
   need(isStr(h.parent) && isStr(h.time) && isStr(h.software) && ["checkpoint", "delta"].includes(h.kind), "header");
+  need(h.past === undefined || isInt(h.past, MAX.past, 1), "number of past lines");
   need(isInt(h.items, MAX.items) && (h.slots === undefined || isInt(h.slots, MAX.slots)), "numbers of lines");
   need(/^[A-Za-z0-9/.\-_+ ]{1,64}$/.test(h.software), "software");
   const t = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)Z$/.exec(h.time);
   need(t && t[1] !== "0000" && !Number.isNaN(Date.parse(h.time)) && new Date(h.time).toISOString() === h.time.replace("Z", ".000Z"), "time");
   same(`{"satchel-snapshot":1,"backup":"${h.backup}","epoch":${h.epoch},"generation":${h.generation},"device":"${h.device}","parent":"${h.parent}",` +
-    `"time":"${h.time}","software":"${h.software}","kind":"${h.kind}"` + (h.slots === undefined ? "" : `,"slots":${h.slots}`) + `,"items":${h.items}}`, line);
+    `"time":"${h.time}","software":"${h.software}","kind":"${h.kind}"` + (h.past === undefined ? "" : `,"past":${h.past}`) + (h.slots === undefined ? "" : `,"slots":${h.slots}`) + `,"items":${h.items}}`, line);
   return h;
 }
 
@@ -264,6 +265,13 @@ function parseSnapshot(keys, plain, name) {
   if (h.backup !== keys.idHex) throw new Fault("not-ours", "backup id");
   need(h.epoch === name.epoch && h.generation === name.generation && h.device === name.device, "header and name");
 
+  const past = [];
+  for (let i = 0; i < (h.past ?? 0); i++) {
+    const l = line(), j = parseJSON(l);
+    need(isStr(j.past), "past line");
+    same(`{"past":"${j.past}"}`, l);
+    past.push({ name: j.past, ...snapshotName(j.past) });
+  }
   const slots = [];
   for (let i = 0; i < (h.slots ?? 0); i++) {
     const l = line(), j = parseJSON(l);
@@ -294,6 +302,13 @@ function parseSnapshot(keys, plain, name) {
     const own = parent.epoch === h.epoch && parent.device === h.device;
     need(own || (h.kind === "checkpoint" && parent.epoch < h.epoch), "parent");
   }
+  need(h.past === undefined || h.kind === "checkpoint", "past in a delta");
+  const crossed = parent && parent.epoch < h.epoch;
+  need(!crossed || (past.length > 0 && past[past.length - 1].name === h.parent), "parent that is not the last of the past");
+  past.forEach((p, i) => {
+    const next = past[i + 1] ?? (crossed || !parent ? h : parent);
+    need(p.epoch < next.epoch && p.generation < next.generation, "order of the past");
+  });
   if (h.kind === "checkpoint") {
     need(h.slots !== undefined, "checkpoint without slots");
     need(OWNER.every((o) => items.some((it) => it.item === o)), "checkpoint without owner items");
@@ -323,7 +338,7 @@ function parseSnapshot(keys, plain, name) {
   for (const it of items) checkOwner(keys, it);
   return {
     plaintext: plain.toString(), backup: h.backup, epoch: h.epoch, generation: h.generation, device: h.device, parent: h.parent,
-    time: h.time, software: h.software, kind: h.kind, slots: h.slots === undefined ? null : slots,
+    time: h.time, software: h.software, kind: h.kind, past: past.map((p) => p.name), slots: h.slots === undefined ? null : slots,
     items: items.map((it) => {
       const o = { item: it.item, version: it.version, required: it.required, place: it.place };
       if (it.place !== "removed") Object.assign(o, { size: it.size, sha256: it.sha256 });
