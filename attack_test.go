@@ -2,6 +2,7 @@ package satchel_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -97,9 +98,9 @@ func TestAttackPruneDuplicate(t *testing.T) {
 	}
 }
 
-// D1. A junk file with a low generation of the newest epoch: pruning by the owner with
-// Branches deletes the true first snapshot of that epoch.
-func TestAttackFirstOfEpoch(t *testing.T) {
+// D1. A junk file with a low generation of the newest epoch neither stops pruning nor
+// makes it delete what is needed, nor hide what an older device writes afterwards.
+func TestAttackBelowTheFirst(t *testing.T) {
 	for _, branches := range []bool{false, true} {
 		t.Run(fmt.Sprint(branches), func(t *testing.T) {
 			ctx := context.Background()
@@ -120,12 +121,22 @@ func TestAttackFirstOfEpoch(t *testing.T) {
 			}
 			p, err := unlock(t, d, way).Prune(ctx, satchel.PruneOptions{Keep: 1, Branches: branches})
 			t.Logf("owner prune: %+v %v", p, err)
-			there := false
-			for _, n := range snapshots(t, st) {
-				there = there || n == first
+			if err != nil {
+				t.Errorf("junk blocks the owner's pruning: %v", err)
 			}
-			if !there {
-				t.Errorf("the first snapshot of epoch %d, generation %d, is gone", first.Epoch, first.Generation)
+			mustRead(t, here(t, d), way, st)
+			if rep, err := d.Check(ctx); err != nil {
+				t.Errorf("after pruning: %+v, %v", rep.Findings, err)
+			}
+			// What the older device wrote meanwhile, in a place that comes back, is told.
+			old := b.Head()
+			old.Generation, old.Hash = old.Generation+1, store.Sum([]byte("branch"))
+			st.Add(d.Status().Folder+"/"+old.Path(), []byte("branch"))
+			if _, err := d.Check(ctx); !errors.Is(err, satchel.ErrBranch) {
+				t.Errorf("a branch: got %v, want %v", err, satchel.ErrBranch)
+			}
+			if s := d.Status(); s.Places[0].Branch != old.String() || !s.Protected {
+				t.Errorf("status: %+v, protected %v", s.Places, s.Protected)
 			}
 		})
 	}

@@ -352,7 +352,7 @@ func (b *Backup) placeStatus() []PlaceStatus {
 	for _, p := range b.cfg.Places {
 		s := PlaceStatus{Address: p.Address, Health: HealthUnknown}
 		if st := b.dev.places[p.Address]; st != nil {
-			s.Health, s.Generation, s.Verified, s.Err = st.health, st.verified.Generation, st.at, st.err
+			s.Health, s.Generation, s.Verified, s.Err, s.Branch = st.health, st.verified.Generation, st.at, st.err, st.branch.String()
 			if s.Health == HealthProtected && st.verified != b.dev.head() {
 				s.Health = HealthBehind
 			}
@@ -645,6 +645,9 @@ func (d *device) checkpointDue() bool {
 // where it carries their value.
 func (b *Backup) commitSnapshot(snap *seal.Snapshot, entries []*entry, objects []string) error {
 	d := b.dev
+	if snap.Kind == seal.Checkpoint {
+		snap.Past = slices.Clone(d.past)
+	}
 	for _, e := range entries {
 		snap.Items = append(snap.Items, e.line)
 	}
@@ -716,6 +719,7 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 		if st := d.places[p.Address]; st != nil {
 			verified = st.verified
 		}
+		var branch seal.SnapshotName
 		listed := map[seal.SnapshotName]bool{} // of those that matter below
 		for _, o := range list {
 			n, ok := seal.ParseSnapshotPath(below(d.info.Folder, o.Name))
@@ -723,8 +727,7 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 				continue
 			}
 			if d.foreign(n) {
-				err := fmt.Errorf("%w: device %s wrote generation %d in epoch %d in %s, or somebody put the file %s there; this device is %s in epoch %d",
-					ErrOtherDevice, n.Device, n.Generation, n.Epoch, p.Address, n.Path(), d.key.Device(), d.key.Epoch())
+				err := d.foreignError(p, n)
 				b.setPlace(p.Address, HealthOtherDevice, err)
 				other = cmp.Or(other, err)
 				break
@@ -732,7 +735,11 @@ func (b *Backup) look(ctx context.Context) ([]look, error) {
 			if n == verified || d.index(n) >= 0 {
 				listed[n] = true
 			}
+			if d.beside(n) && n.Compare(branch) > 0 {
+				branch = n
+			}
 		}
+		b.setBranch(p, branch)
 		if other == nil {
 			looks[i].err = b.lookForLoss(ctx, p, listed)
 		}
@@ -823,12 +830,9 @@ func (b *Backup) lookForHoles(ctx context.Context, p store.Place, list []store.O
 			}
 			continue
 		}
-		if isSlot(path) || path == d.first.Path() {
+		if isSlot(path) {
 			if _, local := errors.AsType[*localError](b.have(ctx, path)); local {
-				if isSlot(path) {
-					slots--
-				}
-				if slots > 0 {
+				if slots--; slots > 0 {
 					continue // Nobody has it any more: nothing could be put back.
 				}
 			}
@@ -906,7 +910,33 @@ func (d *device) foreign(n seal.SnapshotName) bool {
 	case n.Generation >= d.chain[0].name.Generation:
 		return d.index(n) < 0
 	}
-	return false // older than what this device remembers
+	return !d.wroteBefore(n)
+}
+
+// foreignError says what a foreign snapshot means.
+func (d *device) foreignError(p store.Place, n seal.SnapshotName) error {
+	if n.Epoch == seal.MaxEpoch {
+		return fmt.Errorf("%w: %w, as %s in %s says, unless somebody put that file there", ErrOtherDevice, ErrEnded, n.Path(), p.Address)
+	}
+	return fmt.Errorf("%w: device %s wrote generation %d in epoch %d in %s, or somebody put the file %s there; this device is %s in epoch %d",
+		ErrOtherDevice, n.Device, n.Generation, n.Epoch, p.Address, n.Path(), d.key.Device(), d.key.Epoch())
+}
+
+// beside reports whether a snapshot that is not foreign is in no history of this device's:
+// an older one wrote it after the history had left its epoch (R16).
+func (d *device) beside(n seal.SnapshotName) bool {
+	return n.Epoch < d.key.Epoch() && !d.strangers[n] && beside(n, d.head(), d.past)
+}
+
+// setBranch records which snapshot beside the history a place lists.
+func (b *Backup) setBranch(p store.Place, n seal.SnapshotName) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	st := b.place(p.Address)
+	if !n.IsZero() && st.branch != n {
+		b.cfg.Logger.Warn("place holds a branch", "store", p.Address, "snapshot", n)
+	}
+	st.branch = n
 }
 
 // setPlace records how a place stands. What was verified there stays.
@@ -1018,10 +1048,6 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 			}
 			if !st.held[path] {
 				err := b.pushObject(ctx, p, path)
-				if _, local := errors.AsType[*localError](err); local && path == d.first.Path() {
-					b.cfg.Logger.Warn("the first snapshot of this epoch is lost", "object", path, "err", err)
-					continue // It only helps to tell a branch.
-				}
 				if _, local := errors.AsType[*localError](err); local && isSlot(path) && lost+1 < len(d.slots) {
 					// A way in that nobody has any more; another one is left.
 					lost++

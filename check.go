@@ -71,10 +71,11 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 		if err != nil {
 			r.add(p.Address, "", err)
 		}
-		bad := r.Findings[before:]
+		bad := slices.DeleteFunc(slices.Clone(r.Findings[before:]), func(f Finding) bool { return errors.Is(f.Err, ErrBranch) })
 		if len(bad) == 0 {
 			b.change(func() {
-				d.places[p.Address] = &placeState{verified: d.head(), at: b.cfg.Now(), health: HealthProtected}
+				branch := b.place(p.Address).branch
+				d.places[p.Address] = &placeState{verified: d.head(), at: b.cfg.Now(), health: HealthProtected, branch: branch}
 			})
 			whole++
 			continue
@@ -166,14 +167,24 @@ func (b *Backup) checkList(ctx context.Context, p store.Place, r *Report) error 
 	if err != nil {
 		return err
 	}
+	var branch seal.SnapshotName
 	for _, o := range list {
 		path := below(d.info.Folder, o.Name)
-		if n, ok := seal.ParseSnapshotPath(path); ok && d.foreign(n) {
-			return fmt.Errorf("%w: generation %d in epoch %d", ErrOtherDevice, n.Generation, n.Epoch)
+		if n, ok := seal.ParseSnapshotPath(path); ok {
+			if d.foreign(n) {
+				return d.foreignError(p, n)
+			}
+			if d.beside(n) && n.Compare(branch) > 0 {
+				branch = n
+			}
 		}
 		if n, ok := seal.ParseSlotPath(path); ok && r != nil && !slices.Contains(d.slots, n) {
 			r.add(p.Address, path, errSlotBack)
 		}
+	}
+	b.setBranch(p, branch)
+	if !branch.IsZero() && r != nil {
+		r.add(p.Address, branch.Path(), ErrBranch)
 	}
 	return nil
 }
@@ -184,9 +195,6 @@ func (b *Backup) checkObject(ctx context.Context, p store.Place, path string, la
 	if _, local := errors.AsType[*localError](err); local && isSlot(path) {
 		r.add(p.Address, path, errSlotLost)
 		return nil
-	}
-	if _, local := errors.AsType[*localError](err); local && path == b.dev.first.Path() {
-		return nil // It only helps to tell a branch.
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)

@@ -178,6 +178,8 @@ type placeState struct {
 	err      error
 	lost     bool // it lost something, in this process's knowledge, and has not got it back
 
+	branch seal.SnapshotName // the newest that was listed there of those beside the history, zero if none
+
 	held map[string]bool // paths beyond verified that this process read back there; may be nil
 }
 
@@ -213,12 +215,54 @@ type device struct {
 	removed   []seal.SlotName            // slots whose objects have to go from the places
 	kept      keptRecord
 	rekey     rekeyRecord
-	retired   []retirement      // what older states needed, by this device's checkpoints
-	first     seal.SnapshotName // with which this device began its epoch
+	retired   []retirement        // what older states needed, by this device's checkpoints
+	past      []seal.SnapshotName // where the history left the epochs before this one's; see seal.Snapshot
+	wrote     []byte              // of each snapshot before the chain, the start of its hash; see foreign
 
 	places   map[string]*placeState
 	recorded []byte    // the last places record
 	verified time.Time // when enough places last held the newest generation
+}
+
+// began returns the generation with which this device began its epoch.
+func (d *device) began() uint64 {
+	if n := len(d.past); n > 0 {
+		return d.past[n-1].Generation + 1
+	}
+	return 1
+}
+
+const (
+	wroteHash = 8       // bytes of a hash that are kept in device.wrote
+	maxWrote  = 100_000 // snapshots that are remembered there
+)
+
+// wroteSoFar returns what wrote is once the chain is history.
+func (d *device) wroteSoFar() []byte {
+	wrote := slices.Clone(d.wrote)
+	for _, s := range d.chain {
+		wrote = append(wrote, hashStart(s.name)...)
+	}
+	return wrote[max(0, len(wrote)-maxWrote*wroteHash):]
+}
+
+// wroteBefore reports whether a snapshot of this device's from before the chain is one
+// that it wrote, as far as it remembers.
+func (d *device) wroteBefore(n seal.SnapshotName) bool {
+	back := d.chain[0].name.Generation - n.Generation
+	if back > uint64(len(d.wrote)/wroteHash) {
+		return true
+	}
+	i := len(d.wrote) - int(back)*wroteHash
+	return bytes.Equal(d.wrote[i:i+wroteHash], hashStart(n))
+}
+
+func hashStart(n seal.SnapshotName) []byte {
+	b, err := hex.DecodeString(string(n.Hash[:2*wroteHash]))
+	if err != nil {
+		panic(err) // A hash was parsed as hex.
+	}
+	return b
 }
 
 // head returns the name of the newest snapshot, zero if there is none yet.
@@ -254,7 +298,8 @@ type record struct {
 	Retired   *[]retired    `json:"retired,omitempty"` // what no newer state needs
 	Kept      *keptRecord   `json:"kept,omitempty"`
 	Rekey     *rekeyRecord  `json:"rekey,omitempty"`
-	First     string        `json:"first,omitempty"` // the snapshot with which this device began its epoch
+	Past      []string      `json:"past,omitempty"` // names of snapshots
+	Wrote     []byte        `json:"wrote,omitempty"`
 }
 
 // keptRecord is what the device knows of the wallet's words beside the items.
@@ -337,6 +382,7 @@ type placeRecord struct {
 	At       time.Time `json:"at"`
 	Health   Health    `json:"health"`
 	Err      string    `json:"err,omitempty"`
+	Branch   string    `json:"branch,omitempty"` // name of a snapshot
 }
 
 func (e *entry) record() itemRecord {
@@ -450,8 +496,17 @@ func openDevice(cfg Config) (d *device, err error) {
 	return d, nil
 }
 
-// load replays the log. The caller holds the lock.
+// load replays the log. The caller holds the lock. After an error the state is as it was.
 func (d *device) load() error {
+	fresh := *d
+	if err := fresh.read(); err != nil {
+		return err
+	}
+	*d = fresh
+	return nil
+}
+
+func (d *device) read() error {
 	local, err := d.keychain.Get(localKeyName(d.info))
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDeviceKey, err)
@@ -468,7 +523,7 @@ func (d *device) load() error {
 		return err
 	}
 	d.log, d.key, d.chain, d.slots, d.deleted, d.removed, d.retired, d.verified = log, nil, nil, nil, false, nil, nil, time.Time{}
-	d.kept, d.rekey, d.first = keptRecord{}, rekeyRecord{}, seal.SnapshotName{}
+	d.kept, d.rekey, d.past, d.wrote = keptRecord{}, rekeyRecord{}, nil, nil
 	d.items, d.places, d.strangers = map[string]*entry{}, map[string]*placeState{}, map[seal.SnapshotName]bool{}
 	d.base, d.lost, d.listed, d.garbage, d.recorded = log.Size(), 0, 0, 0, nil
 	var commit *commitRecord // begun, and going on with the next record
@@ -601,6 +656,9 @@ func (d *device) replay(r *record) (err error) {
 			if p.Err != "" {
 				st.err = errors.New(p.Err)
 			}
+			if st.branch, err = seal.ParseSnapshotName(p.Branch); err != nil {
+				return err
+			}
 			d.places[addr] = st
 		}
 		d.verified = r.Places.Verified
@@ -626,9 +684,19 @@ func (d *device) replay(r *record) (err error) {
 	case r.Rekey != nil:
 		d.rekey = *r.Rekey
 		return nil
-	case r.First != "":
-		d.first, err = seal.ParseSnapshotName(r.First)
-		return err
+	case len(r.Past) > 0:
+		d.past = nil
+		for _, s := range r.Past {
+			n, err := seal.ParseSnapshotName(s)
+			if err != nil {
+				return err
+			}
+			d.past = append(d.past, n)
+		}
+		return nil
+	case len(r.Wrote) > 0:
+		d.wrote = r.Wrote
+		return nil
 	case r.Retired != nil:
 		d.retired = nil
 		for _, q := range *r.Retired {
@@ -730,15 +798,10 @@ func (d *device) commit(c commitRecord, entries []*entry) error {
 		if err != nil {
 			return err
 		}
-		before, first := d.retired, d.first
-		d.retired = retired
-		if len(d.chain) == 0 {
-			if d.first, err = seal.ParseSnapshotName(c.Steps[0].Snapshot); err != nil {
-				return err
-			}
-		}
+		before, wrote := d.retired, d.wrote
+		d.retired, d.wrote = retired, d.wroteSoFar()
 		if err := d.rewrite(records); err != nil {
-			d.retired, d.first = before, first
+			d.retired, d.wrote = before, wrote
 			return err
 		}
 	} else if err := d.append(records...); err != nil {
@@ -788,8 +851,15 @@ func (d *device) rewrite(commit []record) error {
 	if d.rekey.ID != "" {
 		list = append(list, record{Rekey: &d.rekey})
 	}
-	if !d.first.IsZero() {
-		list = append(list, record{First: d.first.String()})
+	if len(d.past) > 0 {
+		r := record{}
+		for _, n := range d.past {
+			r.Past = append(r.Past, n.String())
+		}
+		list = append(list, r)
+	}
+	if len(d.wrote) > 0 {
+		list = append(list, record{Wrote: d.wrote})
 	}
 	if len(d.retired) > 0 {
 		list = append(list, record{Retired: retiredRecords(d.retired)})
@@ -841,7 +911,7 @@ func slotPaths(slots []seal.SlotName) []string {
 func (d *device) placesRecord() *placesRecord {
 	r := &placesRecord{Verified: d.verified, Places: map[string]placeRecord{}}
 	for addr, p := range d.places {
-		pr := placeRecord{Snapshot: p.verified.String(), At: p.at, Health: p.health}
+		pr := placeRecord{Snapshot: p.verified.String(), At: p.at, Health: p.health, Branch: p.branch.String()}
 		if p.err != nil {
 			pr.Err = p.err.Error()
 		}
@@ -989,11 +1059,6 @@ func (d *device) liveObjects(after uint64) []string {
 		if n.Generation > after {
 			paths = append(paths, n.Path())
 		}
-	}
-	// Where it is, what an older device writes later is told from history. It goes last:
-	// without all that it needed, nobody must take it for the newest.
-	if !d.first.IsZero() && !snapshots[d.first] {
-		paths = append(paths, d.first.Path())
 	}
 	return paths
 }

@@ -25,6 +25,11 @@ var (
 	// ErrForked says that two snapshots claim to be the newest. Both are kept;
 	// the user decides which one to restore.
 	ErrForked = errors.New("two devices wrote at once")
+	// ErrBranch says that an older device wrote on, beside the history of this one. What
+	// it wrote is kept until the user decides; nothing stops because of it.
+	ErrBranch = errors.New("another device wrote beside this backup's history")
+	// ErrEnded says that another device replaced this backup by one with new keys.
+	ErrEnded = errors.New("this backup ended: another device replaced it by one with new keys")
 	// ErrNoSlot says that the backup has no slot that such a secret could open.
 	ErrNoSlot = errors.New("no slot of this kind")
 	// ErrLastSlot says that the last slot of a backup is not removed.
@@ -121,6 +126,8 @@ var codes = []struct {
 	{context.Canceled, CodeInterrupted},
 	{ErrOtherDevice, CodeOtherDevice},
 	{ErrForked, CodeOtherDevice},
+	{ErrBranch, CodeOtherDevice},
+	{ErrEnded, CodeOtherDevice},
 	{ErrWrongWallet, CodeWrongWallet},
 	{wallet.ErrOtherWallet, CodeWrongWallet},
 	{ErrSlotDamaged, CodeSlotDamaged},

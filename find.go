@@ -84,6 +84,14 @@ To read it without Satchel
   later): age -d -i slots/FILE snapshots/FILE shows what there is.
 `
 
+const readmeEnded = `This folder was the encrypted backup of a Bitcoin wallet. It ended.
+
+Its owner made new keys, and another folder beside this one, or in the same place, is
+the backup now. What is left here holds nothing: it tells a phone or computer that
+still has the old backup not to bring it back. When no such device is left, this
+folder may be deleted.
+`
+
 const readme = `This folder is the encrypted backup of a Bitcoin wallet.
 
 DO NOT DELETE OR RENAME ANYTHING IN IT. If the phone or computer that holds the
@@ -166,8 +174,8 @@ func find(ctx context.Context, cfg Config) ([]Found, error) {
 	var found []Found
 	for _, f := range byFolder {
 		// A folder with neither a snapshot nor a slot is not a backup, and
-		// never chosen (R4).
-		if f.Generation > 0 || len(f.Slots) > 0 {
+		// never chosen (R4). Nor is what is left of one that another replaced.
+		if f.Generation > 0 && f.Epoch < seal.MaxEpoch || len(f.Slots) > 0 {
 			f.unlisted = errs
 			found = append(found, *f)
 		}

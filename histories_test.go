@@ -452,7 +452,12 @@ func (w *world) check(p *phone, kill int) (string, error) {
 		return "", fmt.Errorf("device %d checked, and made a new state or wrote %v", p.id, p.wrote)
 	}
 	found := map[string]error{}
+	branch := map[string]bool{}
 	for _, f := range rep.Findings {
+		if errors.Is(f.Err, satchel.ErrBranch) {
+			branch[f.Place] = true
+			continue
+		}
 		found[f.Place] = errors.Join(found[f.Place], f.Err)
 	}
 	for _, i := range p.places {
@@ -463,7 +468,12 @@ func (w *world) check(p *phone, kill int) (string, error) {
 			return ok && !slices.Contains(p.b.Objects(), path)
 		})
 		whole := w.lacks(p.state, i) == "" && !slices.ContainsFunc(p.b.Objects(), func(path string) bool { return !w.spots[i].has(path) })
+		beside := slices.ContainsFunc(w.spots[i].snapshots(), func(n seal.SnapshotName) bool {
+			return w.states[n] != nil && n.Epoch < p.state.name.Epoch && !p.state.after(n)
+		})
 		switch {
+		case beside != branch[fmt.Sprint("mem:", i)] && pre.well[i] && !other:
+			return "", fmt.Errorf("device %d checked place %d, where there is a branch=%v: %v", p.id, i, beside, err)
 		case other != errors.Is(got, satchel.ErrOtherDevice) && !pre.unsure[i]:
 			return "", fmt.Errorf("device %d checked place %d, where another device writes=%v: %v", p.id, i, other, got)
 		case pre.well[i] && whole && !other && !odd && got != nil:
@@ -606,8 +616,7 @@ func (w *world) takeOver(p *phone, kill int, accept, branch, all bool) (string, 
 	if !toldAll && findErr == nil && len(pv.Warnings) == 0 && pv.Problem == nil && !slices.ContainsFunc(from, func(i int) bool { return pre.unsure[i] }) {
 		return "", fmt.Errorf("device %d is not told of the places that cannot be looked into", p.id)
 	}
-	told, err := w.branches(from, pre, chosen, pv)
-	if err != nil {
+	if err := w.branches(from, pre, chosen, pv); err != nil {
 		return "", fmt.Errorf("device %d: %w", p.id, err)
 	}
 	line := fmt.Sprintf("%s, problem: %v, %d warnings, %d others; ", chosen.name, pv.Problem, len(pv.Warnings), len(pv.Others))
@@ -623,10 +632,6 @@ func (w *world) takeOver(p *phone, kill int, accept, branch, all bool) (string, 
 			return "", fmt.Errorf("device %d cannot have %s: %v", p.id, other.Snapshot, err)
 		case err == nil:
 			o, pv = at, at.Preview()
-			told[chosen.name] = true
-			for up := chosen; up != nil && !m.after(up.name); up = up.parent {
-				told[up.name] = true
-			}
 			chosen = m
 			line += fmt.Sprintf("instead %s; ", m.name)
 		}
@@ -646,8 +651,6 @@ func (w *world) takeOver(p *phone, kill int, accept, branch, all bool) (string, 
 		}
 		things[name] = t
 	}
-	begun := &made{name: chosen.name, parent: chosen.parent, things: chosen.things, told: maps.Clone(chosen.told)}
-	maps.Copy(begun.told, told)
 	dead := p.life.dead
 	if dead {
 		if b != nil {
@@ -680,7 +683,6 @@ func (w *world) takeOver(p *phone, kill int, accept, branch, all bool) (string, 
 	}
 	p.b, p.fresh, p.hurt = b, [spots]bool{}, [spots]bool{}
 	p.state = w.observe(p, chosen, things)
-	p.state.told = begun.told
 	if p.state.name.Epoch <= newest.Epoch || p.state.name.Generation <= chosen.name.Generation {
 		return "", fmt.Errorf("device %d begins with %s after %s", p.id, p.state.name, newest)
 	}
@@ -716,33 +718,30 @@ func (w *world) chosen(pv satchel.Preview) (*made, error) {
 	return m, nil
 }
 
-// branches returns the snapshots beside the history of the chosen state of which a
-// preview tells, and an error if there is one of which it does not.
-func (w *world) branches(from []int, pre before, chosen *made, pv satchel.Preview) (map[seal.SnapshotName]bool, error) {
-	told := map[seal.SnapshotName]bool{}
+// branches returns an error if there is a snapshot beside the history of the chosen state
+// of which a preview does not tell.
+func (w *world) branches(from []int, pre before, chosen *made, pv satchel.Preview) error {
 	text := strings.Join(pv.Warnings, "\n")
 	for _, i := range from {
 		for _, n := range w.spots[i].snapshots() {
-			if chosen.after(n) || chosen.told[n] || w.states[n] == nil {
+			if chosen.after(n) || w.states[n] == nil {
 				continue
 			}
 			offered := slices.ContainsFunc(pv.Others, func(c satchel.Candidate) bool { return c.Snapshot == n.String() })
+			var told bool
 			if n.Epoch == chosen.name.Epoch {
 				// Two claim to be the newest: the user has to decide.
-				told[n] = errors.Is(pv.Problem, satchel.ErrForked) ||
+				told = errors.Is(pv.Problem, satchel.ErrForked) ||
 					pv.Problem != nil && (offered || n.Compare(chosen.name) >= 0 || strings.Contains(pv.Problem.Error(), n.Device.String()))
 			} else {
-				told[n] = offered || pv.Problem != nil && n.Compare(chosen.name) > 0 || strings.Contains(text, fmt.Sprintf("epoch %d ", n.Epoch))
+				told = offered || pv.Problem != nil && n.Compare(chosen.name) > 0 || strings.Contains(text, fmt.Sprintf("epoch %d ", n.Epoch))
 			}
-			if !told[n] && pre.well[i] && w.spots[i].has(n.Path()) {
-				return nil, fmt.Errorf("%s is offered, and place %d holds %s beside it, of which nothing is said: problem %v, warnings %s", chosen.name, i, n, pv.Problem, text)
-			}
-			if !told[n] {
-				delete(told, n)
+			if !told && pre.well[i] && w.spots[i].has(n.Path()) {
+				return fmt.Errorf("%s is offered, and place %d holds %s beside it, of which nothing is said: problem %v, warnings %s", chosen.name, i, n, pv.Problem, text)
 			}
 		}
 	}
-	return told, nil
+	return nil
 }
 
 // end lifts all faults and looks whether all comes to rest: one device that is the
@@ -843,6 +842,9 @@ func (w *world) settle(p *phone) (string, error) {
 	}
 	rep, err := p.b.Check(ctx)
 	for _, f := range rep.Findings {
+		if errors.Is(f.Err, satchel.ErrBranch) {
+			continue
+		}
 		if n, ok := seal.ParseSlotPath(f.Object); !ok || slices.Contains(p.b.Objects(), n.Path()) {
 			return "", fmt.Errorf("device %d does not come to rest: check: %v", p.id, err)
 		} // It is of a branch.

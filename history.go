@@ -60,12 +60,39 @@ func (b *Backup) History(ctx context.Context) ([]Moment, error) {
 		lists, addresses = append(lists, list), append(addresses, p.Address)
 	}
 	alien := func(n seal.SnapshotName) bool { return d.strangers[n] }
-	return moments(lists, addresses, alien, seal.SnapshotName{}, nil), errors.Join(errs...)
+	return moments(lists, addresses, alien, func(names []seal.SnapshotName) (seal.SnapshotName, map[seal.SnapshotName]bool) {
+		newest, past := d.head(), d.past
+		if len(names) > 0 && d.foreign(names[0]) {
+			newest, past = names[0], pastOf(names)
+		}
+		return newest, branchesOf(names, newest, past, nil)
+	}), errors.Join(errs...)
 }
 
-// moments puts the listings of several places together. Without the name of the newest
-// it is the highest, and without branches those are told by the names.
-func moments(lists [][]store.Object, addresses []string, alien func(seal.SnapshotName) bool, newest seal.SnapshotName, branches map[seal.SnapshotName]bool) []Moment {
+// pastOf guesses the past of the newest of the names, which come newest first: of each
+// earlier epoch its newest device's last snapshot below what a later one began with.
+func pastOf(names []seal.SnapshotName) []seal.SnapshotName {
+	var past []seal.SnapshotName
+	lowest := uint64(seal.MaxGeneration + 1)
+	for i := 0; i < len(names); {
+		epoch := names[i:]
+		if end := slices.IndexFunc(epoch, func(n seal.SnapshotName) bool { return n.Epoch != names[i].Epoch }); end >= 0 {
+			epoch = epoch[:end]
+		}
+		last := slices.IndexFunc(epoch, func(n seal.SnapshotName) bool { return n.Device == names[i].Device && n.Generation < lowest })
+		if i > 0 && last >= 0 {
+			past = append(past, epoch[last])
+		}
+		i += len(epoch)
+		lowest = min(lowest, epoch[len(epoch)-1].Generation)
+	}
+	slices.Reverse(past)
+	return past
+}
+
+// moments puts the listings of several places together. tell returns which of the names,
+// newest first, is the newest, and which are beside its history.
+func moments(lists [][]store.Object, addresses []string, alien func(seal.SnapshotName) bool, tell func([]seal.SnapshotName) (seal.SnapshotName, map[seal.SnapshotName]bool)) []Moment {
 	byName := map[seal.SnapshotName]*Moment{}
 	for i, list := range lists {
 		for _, o := range list {
@@ -89,12 +116,7 @@ func moments(lists [][]store.Object, addresses []string, alien func(seal.Snapsho
 	names := slices.SortedFunc(maps.Keys(byName), func(a, b seal.SnapshotName) int {
 		return cmp.Or(b.Compare(a), strings.Compare(a.String(), b.String()))
 	})
-	if newest.IsZero() && len(names) > 0 {
-		newest = names[0]
-	}
-	if branches == nil {
-		branches = branchesOf(names)
-	}
+	newest, branches := tell(names)
 	history := make([]Moment, len(names))
 	for i, n := range names {
 		history[i] = *byName[n]
@@ -115,7 +137,8 @@ func (o *Opened) History(ctx context.Context, read int) ([]Moment, error) {
 	if err != nil {
 		return nil, err
 	}
-	history := moments(o.reader.lists, addresses, func(n seal.SnapshotName) bool { return o.aliens[n] }, o.newest, branches)
+	history := moments(o.reader.lists, addresses, func(n seal.SnapshotName) bool { return o.aliens[n] },
+		func([]seal.SnapshotName) (seal.SnapshotName, map[seal.SnapshotName]bool) { return o.newest, branches })
 	line := map[string]bool{} // of the newest, as far as it was read
 	for i := range history[:min(read, len(history))] {
 		m := &history[i]

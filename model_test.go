@@ -40,10 +40,6 @@ type made struct {
 	in     map[string]string // item → path of the object that holds its value
 	paths  []string          // of all that a restore of it needs, but for slots
 	chain  []string          // of those, the snapshots from the checkpoint on
-
-	// told are the snapshots beside its history of which whoever restored it was
-	// told: they need not be told of again.
-	told map[seal.SnapshotName]bool
 }
 
 // after reports whether a state has the other one in its history.
@@ -366,10 +362,7 @@ func (w *world) tick() time.Time {
 
 // observe notes the state that a device has made.
 func (w *world) observe(p *phone, parent *made, things map[string]thing) *made {
-	m := &made{name: p.b.Head(), parent: parent, things: things, in: map[string]string{}, told: map[seal.SnapshotName]bool{}}
-	if parent != nil {
-		maps.Copy(m.told, parent.told)
-	}
+	m := &made{name: p.b.Head(), parent: parent, things: things, in: map[string]string{}}
 	for _, path := range p.b.Objects() {
 		if _, ok := seal.ParseSlotPath(path); !ok {
 			m.paths = append(m.paths, path)
@@ -480,6 +473,12 @@ func (w *world) judge(p *phone, pre before, err error) error {
 		if w.foreign(p, i) {
 			must = must || pre.told[i]
 			may = may || pre.told[i] || pre.unsure[i]
+		}
+		// What it saw there before counts until it can look again.
+		if !pre.told[i] && slices.ContainsFunc(pre.status.Places, func(st satchel.PlaceStatus) bool {
+			return st.Address == fmt.Sprint("mem:", i) && st.Health == satchel.HealthOtherDevice
+		}) {
+			must, may = must || p.away[i], true
 		}
 	}
 	other := errors.Is(err, satchel.ErrOtherDevice)

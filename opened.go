@@ -29,6 +29,7 @@ type Opened struct {
 	leftOut     []seal.SnapshotName         // those of places that were left out
 	state       *state
 	newest      seal.SnapshotName          // of the state that load found
+	past, made  []seal.SnapshotName        // of that state: state.past and state.chain
 	beside      map[seal.SnapshotName]bool // see branches; nil if not known yet
 	wallet      *wallet.Keys               // nil if the keys could not be read
 	descriptors wallet.Descriptors
@@ -41,6 +42,7 @@ type state struct {
 	name  seal.SnapshotName
 	top   *seal.Snapshot      // the newest of the chain, without its items
 	chain []seal.SnapshotName // newest first
+	past  []seal.SnapshotName // where the history left earlier epochs; see seal.Snapshot
 	items map[string]*entry
 	slots []seal.SlotName
 	notes []string // what a person should know of how it came about
@@ -217,6 +219,7 @@ func (o *Opened) load(ctx context.Context, used seal.SlotName) error {
 		problem, o.bad = cmp.Or(problem, err), bad
 		if len(whole) > 0 {
 			o.state, o.newest = whole[0], whole[0].name
+			o.past, o.made = o.state.past, o.state.chain
 			if len(whole) > 1 {
 				problem = cmp.Or(problem, fmt.Errorf("%w: there are %d snapshots of generation %d", ErrForked, len(whole), o.state.name.Generation))
 			}
@@ -249,6 +252,9 @@ func (o *Opened) load(ctx context.Context, used seal.SlotName) error {
 	if len(o.aliens) > 0 {
 		o.warnings = append(o.warnings, fmt.Sprintf("%d files in snapshots are not of this backup and are left alone, among them %s",
 			len(o.aliens), slices.MinFunc(slices.Collect(maps.Keys(o.aliens)), seal.SnapshotName.Compare)))
+	}
+	if problem == nil && o.newest.Epoch == seal.MaxEpoch {
+		problem = ErrEnded
 	}
 	if problem == nil {
 		problem = o.rival(ctx)
@@ -408,6 +414,7 @@ func (o *Opened) chain(ctx context.Context, n seal.SnapshotName, bad map[seal.Sn
 		}
 		s.Items = nil
 		if s.Kind == seal.Checkpoint {
+			st.past = s.Past
 			break
 		}
 		if len(st.chain) > seal.MaxDeltas || len(st.items) > 2*seal.MaxItems {

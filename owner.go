@@ -19,6 +19,7 @@ type Owner struct {
 	b    *Backup
 	keys *seal.Keys
 	slot seal.SlotName
+	end  *sealedEnd // what stays of a backup that is replaced; nil if all of it goes
 }
 
 // Unlock opens the backup with the secret of one of its slots: from the copies
@@ -277,11 +278,23 @@ func (o *Owner) deletePlace(ctx context.Context, p store.Place, del *Deleted) er
 	if err != nil {
 		return err
 	}
+	ended := false                             // by an earlier call
 	if b.dev.rekey.ID != "" || o.keys == nil { // Whatever is newer than this device is nowhere else.
 		for _, ob := range list {
-			if n, ok := seal.ParseSnapshotPath(below(folder, ob.Name)); ok && b.dev.foreign(n) {
-				return fmt.Errorf("%w: generation %d in epoch %d", ErrOtherDevice, n.Generation, n.Epoch)
+			n, ok := seal.ParseSnapshotPath(below(folder, ob.Name))
+			if !ok || !b.dev.foreign(n) {
+				continue
 			}
+			if o.end != nil && n.Epoch == seal.MaxEpoch {
+				if ours, err := o.ours(ctx, p.Store, ob, false); err != nil || ours {
+					if err != nil {
+						return err
+					}
+					ended = true
+					continue
+				}
+			}
+			return b.dev.foreignError(p, n)
 		}
 	}
 	if !b.dev.deleted {
@@ -306,6 +319,18 @@ func (o *Owner) deletePlace(ctx context.Context, p store.Place, del *Deleted) er
 	left := len(del.Left)
 	for i, ob := range list {
 		b.cfg.progress(Deleting, p.Address, i, len(list))
+		if o.end != nil && rank(ob) > 0 {
+			// Between the slots and the rest: at no moment does it open without saying that it ended.
+			if n, ok := seal.ParseSnapshotPath(below(folder, ob.Name)); ok && n.Epoch == seal.MaxEpoch {
+				continue
+			}
+			if !ended {
+				if err := o.pushEnd(ctx, p); err != nil {
+					return err
+				}
+				ended = true
+			}
+		}
 		ours, err := o.ours(ctx, p.Store, ob, len(del.Left) > left)
 		if err != nil {
 			return err
@@ -318,6 +343,16 @@ func (o *Owner) deletePlace(ctx context.Context, p store.Place, del *Deleted) er
 			return err
 		}
 		del.Objects++
+	}
+	if o.end != nil {
+		if !ended {
+			if err := o.pushEnd(ctx, p); err != nil {
+				return err
+			}
+		}
+		if err := p.Store.Put(ctx, folder+"/"+seal.ReadmeName, []byte(readmeEnded)); err != nil && !errors.Is(err, store.ErrExist) {
+			return err
+		}
 	}
 	return b.deletedAll(ctx, p, list)
 }
@@ -366,7 +401,8 @@ func (o *Owner) ours(ctx context.Context, st store.Store, ob store.Object, other
 		if errors.Is(err, store.ErrTooLarge) || errors.Is(err, store.ErrDamaged) {
 			return false, nil
 		}
-		return err == nil && !others && string(data) == string(d.hints()[path]), err
+		known := string(data) == string(d.hints()[path]) || path == seal.ReadmeName && string(data) == readmeEnded
+		return err == nil && !others && known, err
 	}
 	snap, isSnap := seal.ParseSnapshotPath(path)
 	object, isObject := seal.ParseObjectPath(path)

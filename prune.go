@@ -34,22 +34,18 @@ const maxRetired = 20_000
 
 // retire notes what a checkpoint with these lines makes unneeded, of what this device
 // wrote: a branch that an older device made may need what is older. It returns the list
-// to go into the record with the checkpoint. The first checkpoint of an epoch stays
-// for ever: it tells a branch that an older device writes later from history.
+// to go into the record with the checkpoint.
 func (d *device) retire(gen uint64, slots []seal.SlotName, steps []step, entries []*entry) []retirement {
 	list := slices.Clone(d.retired)
 	var gone []string
 	if len(d.chain) > 0 {
-		next := device{key: d.key, slots: slots, chain: steps, first: d.first, items: make(map[string]*entry, len(entries))}
+		next := device{key: d.key, slots: slots, chain: steps, items: make(map[string]*entry, len(entries))}
 		for _, e := range entries {
 			next.items[e.line.Name] = e
 		}
 		keep := map[string]bool{}
 		for _, p := range next.liveObjects(0) {
 			keep[p] = true
-		}
-		if d.first.IsZero() { // An older record does not tell it.
-			keep[d.chain[0].name.Path()] = true
 		}
 		old := d.liveObjects(0)
 		for _, s := range d.chain {
@@ -78,7 +74,7 @@ func (d *device) own(path string) bool {
 		return n.Epoch == d.key.Epoch() && n.Device == d.key.Device()
 	}
 	n, ok := seal.ParseObjectPath(path)
-	return ok && n.Version >= d.first.Generation
+	return ok && n.Version >= d.began()
 }
 
 // Prune deletes from the places what only states older than the newest keep
@@ -173,28 +169,21 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 	if err != nil {
 		return err
 	}
-	var names []seal.SnapshotName
 	for _, o := range list {
-		path := below(d.info.Folder, o.Name)
-		if n, ok := seal.ParseSnapshotPath(path); ok && !d.strangers[n] {
-			if n.Epoch != d.key.Epoch() || n.Device != d.key.Device() || n.Generation >= d.first.Generation {
-				names = append(names, n) // Below its first this device wrote none.
-			}
-			if d.foreign(n) {
-				return fmt.Errorf("%w: generation %d in epoch %d", ErrOtherDevice, n.Generation, n.Epoch)
-			}
+		n, ok := seal.ParseSnapshotPath(below(d.info.Folder, o.Name))
+		if ok && d.foreign(n) {
+			return d.foreignError(p, n)
 		}
-	}
-	if br := branchesOf(names); len(br) > 0 && !branches {
-		n := slices.MaxFunc(slices.Collect(maps.Keys(br)), seal.SnapshotName.Compare)
-		return fmt.Errorf("%w: %s is in no history of the newest, and nothing is pruned while it is there", ErrForked, n.Path())
+		if ok && d.beside(n) && !branches {
+			return fmt.Errorf("%w: %s is in no history of the newest, and nothing is pruned while it is there", ErrForked, n.Path())
+		}
 	}
 	// The present is proven before the past goes: all of it is read and compared.
 	var r Report
 	if err := b.checkPlace(ctx, p, &r); err != nil {
 		return err
 	}
-	r.Findings = slices.DeleteFunc(r.Findings, func(f Finding) bool { return errors.Is(f.Err, errSlotBack) })
+	r.Findings = slices.DeleteFunc(r.Findings, func(f Finding) bool { return errors.Is(f.Err, errSlotBack) || errors.Is(f.Err, ErrBranch) })
 	if len(r.Findings) > 0 {
 		return fmt.Errorf("object %s: %w", r.Findings[0].Object, r.Findings[0].Err)
 	}
@@ -241,47 +230,14 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 	return nil
 }
 
-// branches returns the snapshots that are not in the history of the newest state. The
-// first snapshot of each epoch, which stays, names the one that it built on; where one is
-// missing the names tell as far as they can. What only has such a name, and is not of
-// this backup, is left out.
+// branches returns the snapshots that are not in the history of the newest state. What
+// only has such a name, and is not of this backup, is left out.
 func (o *Opened) branches(ctx context.Context) (map[seal.SnapshotName]bool, error) {
 	if o.beside != nil {
 		return o.beside, nil
 	}
 	names := slices.DeleteFunc(slices.Clone(o.names), func(n seal.SnapshotName) bool { return o.aliens[n] })
-	branches := branchesOf(names)
-	end := o.newest // the last of its epoch that is in the history
-	for range maxLineage {
-		first, err := o.first(ctx, end)
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range names {
-			if n.Epoch == end.Epoch && (n.Device != end.Device || n.Generation > end.Generation || n.Generation == end.Generation && n != end) {
-				branches[n] = true
-			}
-		}
-		for _, n := range names {
-			if n.Epoch < end.Epoch && n.Generation >= first.Generation {
-				branches[n] = true // What came before has a lower generation.
-			}
-		}
-		delete(branches, end)
-		s, err := o.snapshot(ctx, first)
-		if err != nil && !gone(err) {
-			return nil, err
-		}
-		if err != nil || s.Parent.IsZero() || s.Parent.Epoch == end.Epoch {
-			break // Where this epoch began is not to be found out, or it is the first.
-		}
-		for _, n := range names {
-			if n.Epoch < end.Epoch && n.Epoch > s.Parent.Epoch {
-				branches[n] = true // What this epoch built on was older.
-			}
-		}
-		end = s.Parent
-	}
+	branches := branchesOf(names, o.newest, o.past, o.made)
 	tried := 0
 	for _, n := range slices.SortedFunc(maps.Keys(branches), func(a, b seal.SnapshotName) int { return b.Compare(a) }) {
 		if tried++; tried > maxTries {
@@ -298,61 +254,37 @@ func (o *Opened) branches(ctx context.Context) (map[seal.SnapshotName]bool, erro
 	return branches, nil
 }
 
-// first returns the oldest snapshot of the epoch and device of one that is in the history.
-// What only has such a name is passed over.
-func (o *Opened) first(ctx context.Context, end seal.SnapshotName) (seal.SnapshotName, error) {
-	tried := 0
-	for _, n := range slices.Backward(o.names) { // from the oldest
-		if n.Epoch != end.Epoch || n.Device != end.Device || n.Generation >= end.Generation || o.aliens[n] {
-			continue
+// beside reports whether a snapshot is, by its name, in no history of the newest one,
+// whose past that is. One that is newer by its name is not: it is damaged, or on its way.
+func beside(n, newest seal.SnapshotName, past []seal.SnapshotName) bool {
+	end := newest
+	if n.Epoch != newest.Epoch {
+		i, ok := slices.BinarySearchFunc(past, n.Epoch, func(p seal.SnapshotName, epoch uint64) int { return cmp.Compare(p.Epoch, epoch) })
+		switch {
+		case n.Epoch > newest.Epoch:
+			return false
+		case !ok && i == 0 && len(past) == seal.MaxPast:
+			return n.Generation >= past[0].Generation // What came before is not told.
+		case !ok:
+			return true // The history passed it over.
 		}
-		if tried++; tried > maxTries {
-			break
-		}
-		_, err := o.snapshot(ctx, n)
-		if err == nil {
-			return n, nil
-		}
-		if !errors.Is(err, errAlien) && !gone(err) {
-			return n, err
-		}
+		end = past[i]
 	}
-	return end, nil
+	return n.Device != end.Device || n.Generation > end.Generation || n.Generation == end.Generation && n != end
 }
 
-// maxLineage is how many epochs are followed back.
-const maxLineage = 1000
-
-// branchesOf returns the snapshots that, by their names, are not in the history of the
-// newest: of an older epoch and not below the generation in which a later one began, of
-// another device than the newest of their epoch, or beside another one of their epoch
-// and generation.
-func branchesOf(names []seal.SnapshotName) map[seal.SnapshotName]bool {
-	first := map[uint64]uint64{} // epoch → lowest generation
-	newest := map[uint64]seal.SnapshotName{}
-	type step struct{ epoch, generation uint64 }
-	twice := map[step]int{}
-	names = slices.Clone(names)
-	slices.SortFunc(names, func(a, b seal.SnapshotName) int { return cmp.Or(a.Compare(b), cmp.Compare(a.String(), b.String())) })
-	names = slices.Compact(names)
+// branchesOf returns the snapshots that are beside the newest one's history. Where one
+// device wrote two of a generation, that is the one which the newest state is not made of,
+// or both if it is made of neither.
+func branchesOf(names []seal.SnapshotName, newest seal.SnapshotName, past, made []seal.SnapshotName) map[seal.SnapshotName]bool {
+	twins := map[seal.SnapshotName]int{} // by all of the name but the hash
+	bare := func(n seal.SnapshotName) seal.SnapshotName { n.Hash = ""; return n }
 	for _, n := range names {
-		if g, ok := first[n.Epoch]; !ok || n.Generation < g {
-			first[n.Epoch] = n.Generation
-		}
-		if n.Compare(newest[n.Epoch]) > 0 {
-			newest[n.Epoch] = n
-		}
-		twice[step{n.Epoch, n.Generation}]++
-	}
-	later := map[uint64]uint64{} // epoch → lowest generation of a later one
-	lowest := uint64(seal.MaxGeneration + 1)
-	for _, e := range slices.Backward(slices.Sorted(maps.Keys(first))) {
-		later[e] = lowest
-		lowest = min(lowest, first[e])
+		twins[bare(n)]++
 	}
 	branches := map[seal.SnapshotName]bool{}
 	for _, n := range names {
-		if n.Generation >= later[n.Epoch] || n.Device != newest[n.Epoch].Device || twice[step{n.Epoch, n.Generation}] > 1 {
+		if beside(n, newest, past) || twins[bare(n)] > 1 && !slices.Contains(made, n) {
 			branches[n] = true
 		}
 	}
@@ -370,7 +302,7 @@ type PruneOptions struct {
 // Prune is Backup.Prune for all that the places hold of this backup, also what older
 // devices wrote and what a crash left: everything that no state from the oldest kept
 // checkpoint on needs, that is older than it, and that opens with the backup's key
-// (R3). The first snapshot of each epoch stays.
+// (R3).
 func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 	var done Pruned
 	b := o.b
@@ -397,7 +329,6 @@ func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 		return done, fmt.Errorf("pruning: %w", err)
 	}
 	if len(branches) > 0 && !opts.Branches {
-		// One place alone may not show it: it need not hold the epoch that came between.
 		n := slices.MaxFunc(slices.Collect(maps.Keys(branches)), seal.SnapshotName.Compare)
 		return done, fmt.Errorf("pruning: %w: %s is in no history of the newest, and nothing is pruned while it is there", ErrForked, n.Path())
 	}
@@ -452,7 +383,7 @@ type oldestKept struct {
 }
 
 // needed returns the paths of all that the states from the keep-th newest checkpoint on
-// need, and of the first snapshot of each epoch. A snapshot that is in no place, because
+// need. A snapshot that is in no place, because
 // it was pruned before or never got there, is passed over.
 func (o *Opened) needed(ctx context.Context, keep int, branches map[seal.SnapshotName]bool) (map[string]bool, oldestKept, error) {
 	paths := map[string]bool{}
@@ -486,23 +417,6 @@ func (o *Opened) needed(ctx context.Context, keep int, branches map[seal.Snapsho
 			oldest.generation, oldest.kept = n.Generation, oldest.kept+1
 		}
 		n = s.Parent
-	}
-	// All up to the first of an epoch that opens: a file of somebody else's must not pass
-	// for it.
-	found, tried := map[uint64]bool{}, 0
-	for _, n := range slices.Backward(o.names) { // from the oldest
-		if found[n.Epoch] || o.aliens[n] {
-			continue
-		}
-		paths[n.Path()] = true
-		if tried++; tried > maxTries {
-			continue // What is beyond stays.
-		}
-		_, err := o.snapshot(ctx, n)
-		found[n.Epoch] = err == nil
-		if err != nil && !errors.Is(err, errAlien) && !gone(err) {
-			return nil, oldest, err
-		}
 	}
 	return paths, oldest, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/slot"
+	"github.com/satchel-backup/satchel/store"
 )
 
 // RekeyPlan is what Rekey makes.
@@ -38,7 +39,8 @@ const rekeyPrefix = ".satchel-rekey-"
 // Rekey replaces the backup by one with new keys: another id, another folder, other
 // slots, everything sealed anew. The new one is brought to all places, read back, and
 // restored from each into memory; only then the old one is deleted, as by Delete, and
-// forgotten on this device. Copies of the old one that somebody made still open:
+// forgotten on this device. Of the old one its end stays, which opens with nothing: by it a
+// device that was away knows that it must not put back what is gone (ErrEnded). Copies of the old one that somebody made still open:
 // moving the funds is the cure.
 //
 // The new wallet's directory is dir, beside the old one, where nothing may be. When
@@ -115,6 +117,9 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 	}
 	// From here on the new one holds everything, in all places. If we crash, both open
 	// until the next call.
+	if err == nil {
+		o.end, err = o.sealEnd()
+	}
 	if err == nil {
 		err = o.deleteAll(ctx, &r.Deleted)
 	}
@@ -278,6 +283,38 @@ func (o *Owner) undivided(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// sealedEnd is the snapshot that says that a backup was replaced by another one.
+type sealedEnd struct {
+	name seal.SnapshotName
+	data []byte
+}
+
+// sealEnd seals the end of this backup: a checkpoint of the last epoch that holds nothing.
+func (o *Owner) sealEnd() (*sealedEnd, error) {
+	d := o.b.dev
+	gen := d.head().Generation + 1
+	snap := &seal.Snapshot{
+		Generation: gen, Parent: d.head(), Past: pastAfter(d.past, d.head()), Time: o.b.cfg.Now(),
+		Software: o.b.cfg.Software, Kind: seal.Checkpoint, HasSlots: true,
+	}
+	for _, name := range []string{seal.ItemDescriptors, seal.ItemKeys} {
+		it := seal.Item{Name: name, Version: gen, Removed: true}
+		o.keys.Sign(&it)
+		snap.Items = append(snap.Items, it)
+	}
+	name, data, err := seal.SealSnapshot(o.keys.Device(seal.MaxEpoch, seal.NewDeviceID()), snap)
+	return &sealedEnd{name, data}, err
+}
+
+// pushEnd brings the end of this backup to a place.
+func (o *Owner) pushEnd(ctx context.Context, p store.Place) error {
+	name := o.b.dev.info.Folder + "/" + o.end.name.Path()
+	if err := p.Store.Put(ctx, name, o.end.data); err != nil && !errors.Is(err, store.ErrExist) {
+		return err
+	}
+	return o.b.readsBack(ctx, p, name, o.end.data)
 }
 
 // sealAnew commits everything that another device's directory holds as the first

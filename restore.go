@@ -71,8 +71,8 @@ func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (
 			ErrOtherDevice, since[0].Device, since[0].Generation)
 	}
 	epoch := o.nextEpoch()
-	if epoch > seal.MaxEpoch {
-		return nil, out, fmt.Errorf("restoring: epoch %d is the last: %w", seal.MaxEpoch, seal.ErrDamaged)
+	if epoch >= seal.MaxEpoch { // That is the end's.
+		return nil, out, fmt.Errorf("restoring: epoch %d is the last: %w", seal.MaxEpoch-1, seal.ErrDamaged)
 	}
 	info := infoJSON{
 		Version: 1, ID: o.keys.ID().String(), Label: o.found.Label, Folder: o.found.Folder,
@@ -254,6 +254,7 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 	if err := cmp.Or(keepErr, ctx.Err()); err != nil {
 		return nil, err
 	}
+	d.past = pastAfter(o.state.past, o.state.name)
 	snap := &seal.Snapshot{
 		Generation: o.state.name.Generation + 1, Parent: o.state.name, Time: b.cfg.Now(), Software: b.cfg.Software,
 		Kind: seal.Checkpoint, HasSlots: true, Slots: slices.Clone(d.slots),
@@ -264,6 +265,12 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 		return nil, err
 	}
 	return missing, b.commitSnapshot(snap, lines, p.objects)
+}
+
+// pastAfter returns the past of who goes on in another epoch.
+func pastAfter(past []seal.SnapshotName, end seal.SnapshotName) []seal.SnapshotName {
+	past = append(slices.Clone(past), end)
+	return past[max(0, len(past)-seal.MaxPast):]
 }
 
 // gone reports whether an error of reading something says that it is not to be

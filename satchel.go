@@ -179,6 +179,7 @@ type PlaceStatus struct {
 	Generation uint64    // newest that was read back and compared; 0 if none
 	Verified   time.Time // when that was; zero if never
 	Err        error     // what failed last; nil if the last try succeeded
+	Branch     string    // a snapshot there, by name, that another device wrote beside this history; "" if none is known
 }
 
 // Status is what this device knows of its backup, without asking any place.
