@@ -50,8 +50,8 @@ type Backup struct {
 	freshened map[string]time.Time
 }
 
-// errClosed says that a Backup is used after Close.
-var errClosed = fmt.Errorf("this backup was closed: %w", os.ErrClosed)
+// ErrClosed says that a Backup is used after Close.
+var ErrClosed = fmt.Errorf("this backup was closed: %w", os.ErrClosed)
 
 // begin waits until no other operation is under way. The caller ends with b.end
 // unless it returns an error.
@@ -100,7 +100,7 @@ func (b *Backup) end() {
 
 func (b *Backup) ready() error {
 	if b.closed {
-		return errClosed
+		return ErrClosed
 	}
 	if err := b.dev.hold(); err != nil {
 		return err

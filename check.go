@@ -87,7 +87,9 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 				break
 			}
 		}
-		b.setPlace(p.Address, healthOf(worst), worst)
+		if st := d.places[p.Address]; healthOf(worst) != HealthBehind || st == nil || st.err == nil || st.health.lost() {
+			b.setPlace(p.Address, healthOf(worst), worst) // Why it is behind says more than that.
+		}
 		if healthOf(worst).lost() {
 			b.change(d.places[p.Address].lose)
 		}
@@ -156,6 +158,9 @@ func (b *Backup) verified(p store.Place) seal.SnapshotName {
 // that is only late.
 func (b *Backup) toCheck(p store.Place, seen map[string]bool) (left []string, late map[string]bool) {
 	left = slices.DeleteFunc(b.dev.liveObjects(0), func(path string) bool { return seen[path] })
+	if st := b.dev.places[p.Address]; st != nil && (st.lost || st.health.lost()) {
+		return left, nil // It held them.
+	}
 	return left, b.dev.late(b.verified(p))
 }
 

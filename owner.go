@@ -217,7 +217,7 @@ func (b *Backup) Forget() error {
 func (b *Backup) forget() error {
 	d := b.dev
 	if b.closed {
-		return errClosed
+		return ErrClosed
 	}
 	if err := d.hold(); err != nil {
 		return err

@@ -131,6 +131,8 @@ func eventLine(e agent.Event) string {
 		return fmt.Sprintf("put back what %s had lost, generation %d: %s", printable(strings.Join(e.Healed, ", ")), e.Generation, stands(e))
 	case agent.CaughtUp:
 		return fmt.Sprintf("brought up what was late, generation %d: %s", e.Generation, stands(e))
+	case agent.Branch:
+		return errorText(e.Err) + "; " + hintFor(e.Err)
 	case agent.Checked:
 		line := fmt.Sprintf("checked %s (%s) in %s: ", count(e.Report.Objects, "object"), size(e.Report.Bytes), count(len(e.Places), "place"))
 		if len(e.Report.Findings) == 0 {

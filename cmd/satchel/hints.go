@@ -23,6 +23,8 @@ var hints = []struct {
 	{satchel.ErrDeleted, "the wallet is on this device only: `satchel export words`, and `satchel create` for another one"},
 	{satchel.ErrNotWritten, "`satchel export words` shows them, `satchel words verify` lets you type some back; then try again"},
 	{satchel.ErrWords, "nothing was recorded; compare your paper with `satchel export words`, then try again"},
+	{satchel.ErrBranch, "nothing is lost and saving goes on: `satchel history` shows what the other device wrote, `satchel history show` and `history get` look into it; `satchel prune --all --branches` deletes it when you have what you need"},
+	{satchel.ErrEnded, "the wallet goes on in the backup with the new keys: `satchel forget` here, then `satchel restore` with a new way in; if the words are not in the backup, have them on paper first"},
 	{satchel.ErrForked, "both states are kept; `satchel restore --preview` shows them, and --snapshot takes one of them"},
 	{satchel.ErrOtherDevice, "use the wallet on the other device, or take it over here: `satchel forget`, then `satchel restore`; if the words are not in the backup, have them on paper first"},
 	{satchel.ErrNoSlot, "`satchel restore --list` shows what opens each backup"},

@@ -137,12 +137,13 @@ type placeJSON struct {
 	Verified   *time.Time     `json:"verified"`
 	Error      string         `json:"error,omitempty"`
 	Code       int            `json:"code,omitempty"`
+	Branch     string         `json:"branch,omitempty"`
 }
 
 func placesJSON(places []satchel.PlaceStatus) []placeJSON {
 	out := []placeJSON{}
 	for _, p := range places {
-		j := placeJSON{Address: p.Address, Health: p.Health, Generation: p.Generation, Verified: stamp(p.Verified)}
+		j := placeJSON{Address: p.Address, Health: p.Health, Generation: p.Generation, Verified: stamp(p.Verified), Branch: p.Branch}
 		if p.Err != nil {
 			j.Error, j.Code = errorText(p.Err), int(codeOf(p.Err))
 		}

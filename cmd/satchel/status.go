@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -168,6 +169,11 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, held *int64) erro
 	a.say("")
 	a.sayPlaces(s.Places)
 	a.say("")
+	for _, p := range s.Places {
+		if p.Branch != "" {
+			a.sayField("Branch", fmt.Sprintf("%s holds %s, which another device wrote beside this history: %s", printable(p.Address), p.Branch, hintFor(satchel.ErrBranch)))
+		}
+	}
 	for i, w := range s.Slots {
 		title := ""
 		if i == 0 {

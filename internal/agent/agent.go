@@ -18,8 +18,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,6 +47,9 @@ const (
 	// Healed says that a place had lost something and has it again. It is told where no
 	// other event tells it.
 	Healed Kind = "healed"
+	// Branch says that a place holds what another device wrote beside this backup's
+	// history. It is told once for each such state.
+	Branch Kind = "branch"
 	// Checked says that every place was compared with what this device sealed.
 	Checked Kind = "checked"
 	// Pruned says that older states went, or why they could not.
@@ -147,6 +150,7 @@ type agent struct {
 
 	generation uint64
 	trouble    string       // how the places stood last
+	branches   string       // of which branches was told
 	failed     satchel.Code // how the last operation ended
 	toldAt     time.Time    // when that was told, zero if not
 	since      time.Time    // since when something is not protected; zero if it is
@@ -232,7 +236,7 @@ func later(a, b time.Time) time.Time {
 
 // fatal reports whether an error stays, whatever is tried.
 func fatal(err error) bool {
-	for _, fact := range []error{satchel.ErrOtherDevice, satchel.ErrForked, satchel.ErrDeleted, satchel.ErrNoDevice, satchel.ErrReplaced, seal.ErrNewer, fs.ErrClosed} {
+	for _, fact := range []error{satchel.ErrOtherDevice, satchel.ErrForked, satchel.ErrDeleted, satchel.ErrNoDevice, satchel.ErrReplaced, satchel.ErrClosed, seal.ErrNewer} {
 		if errors.Is(err, fact) {
 			return true
 		}
@@ -451,6 +455,23 @@ func (a *agent) settle(ctx context.Context, err error, tell bool, e Event) {
 		a.toldAt = a.wall
 		a.tell(e)
 	}
+	a.tellBranches(st)
+}
+
+// tellBranches tells of a branch that was not there before.
+func (a *agent) tellBranches(st satchel.Status) {
+	var now []string
+	for _, p := range st.Places {
+		if p.Branch != "" {
+			now = append(now, p.Branch)
+		}
+	}
+	slices.Sort(now)
+	all := strings.Join(slices.Compact(now), " ")
+	if all != "" && all != a.branches {
+		a.tell(Event{Kind: Branch, Err: fmt.Errorf("%w: %s", satchel.ErrBranch, all)})
+	}
+	a.branches = all
 }
 
 // trouble says in a few words how the places stand that do not hold all; it is empty
@@ -509,6 +530,7 @@ func (a *agent) check(ctx context.Context) error {
 	a.trouble = trouble(st)
 	a.toldAt = a.wall
 	a.tell(Event{Kind: Checked, Report: r, Err: err})
+	a.tellBranches(st)
 	if err != nil || before != "" || a.trouble != "" {
 		return a.sync(ctx)
 	}
