@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,16 +17,21 @@ import (
 )
 
 func (a *app) healCommand() *cobra.Command {
-	return &cobra.Command{
+	var emptied string
+	c := &cobra.Command{
 		Use:   "heal",
 		Short: "Put back what a place lost or damaged",
 		Long: `Checks every place, puts back what is missing or damaged from this device or from
 another place, and checks again. It needs no secret. The exit code is 0 only if all
 is well afterwards.
 
+A folder with nothing in it could be a drive that is not connected, so it is left
+alone. If it was really emptied, say so with --emptied.
+
 JSON: objects, bytes, places, findings (as of "satchel check", afterwards), and
 healed: place, object, error, code (what was wrong before and is not any more).`,
 		Example: `  satchel heal
+  satchel heal --emptied ~/Nextcloud
   satchel heal --json`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
@@ -35,9 +43,38 @@ healed: place, object, error, code (what was wrong before and is not any more).`
 				return err
 			}
 			defer b.Close()
+			if emptied != "" {
+				if err := a.fillAnew(b, emptied); err != nil {
+					return err
+				}
+			}
 			return a.heal(cmd.Context(), b)
 		},
 	}
+	c.Flags().StringVar(&emptied, "emptied", "", "this `folder` is the right one, its drive is connected, and it was emptied: fill it again")
+	return c
+}
+
+// fillAnew makes an emptied folder, one of the backup's places, ready to be filled again:
+// without the user's word it is taken for a drive that is not connected.
+func (a *app) fillAnew(b *satchel.Backup, emptied string) error {
+	p, err := openPlace(emptied, false)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(b.Status().Places, func(q satchel.PlaceStatus) bool { return samePlace(p.Address, q.Address) }) {
+		return usagef("%s is no place of this backup", printable(p.Address))
+	}
+	dir := strings.TrimPrefix(p.Address, "folder:")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("looking into the emptied folder: %w", err)
+	}
+	if len(entries) > 0 {
+		return nil // Nothing keeps it from being healed.
+	}
+	_, err = openPlace(p.Address, true)
+	return err
 }
 
 func (a *app) heal(ctx context.Context, b *satchel.Backup) error {

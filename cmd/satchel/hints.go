@@ -60,7 +60,7 @@ var codeHints = map[satchel.Code]string{
 	satchel.CodeSignIn:       "sign in again in the program that syncs this folder",
 	satchel.CodeWrongAccount: "sign in to the account that holds the backup",
 	satchel.CodeFull:         "make room there, then `satchel backup`; what was verified before is still there",
-	satchel.CodeUnreachable:  "is the disk or the folder connected? then try again",
+	satchel.CodeUnreachable:  "is the disk or the folder connected? then try again; a folder that was really emptied is filled by `satchel heal --emptied FOLDER`",
 	satchel.CodeInterrupted:  "",
 }
 

@@ -282,7 +282,7 @@ func (a *app) rekeyed(ctx context.Context, old satchel.Status, nb *satchel.Backu
 		a.sayHanging("Protected      ", "yes, since "+moment(s.Verified)+": restored from each place and compared")
 	}
 	if err == nil {
-		a.say("Old backup     deleted: %s", count(done.Objects, "file"))
+		a.sayHanging("Old backup     ", fmt.Sprintf("deleted: %s; one that says that it ended stays in its folder, for devices that were away", count(done.Objects, "file")))
 	}
 	if len(done.Left) > 0 {
 		a.say("Left, because it is not known to belong to the old backup:")

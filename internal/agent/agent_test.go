@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -569,5 +570,34 @@ func TestPruneDamaged(t *testing.T) {
 		w.later(25 * time.Hour)
 		w.want("checked", "pruned")
 		w.restores(0, map[string]string{"settings": "139", "labels": "1"})
+	})
+}
+
+// R16: what an older device wrote beside the history, in a place that comes back, is told
+// once, and stops nothing.
+func TestBranch(t *testing.T) {
+	var older string
+	try(t, 2, never, func(w *world) {
+		older = w.b.Status().Device
+		w.must(w.b.Close())
+		w.must(os.RemoveAll(w.cfg.Dir))
+		found, err := satchel.Find(t.Context(), w.cfg)
+		w.must(err)
+		o, err := found[0].Open(t.Context(), w.way)
+		w.must(err)
+		w.b, _, err = o.Restore(t.Context(), w.cfg, satchel.RestoreOptions{})
+		w.must(err)
+	}, func(w *world) {
+		w.put1("labels", "1")
+		w.want("saved labels")
+		data := []byte("what the older device wrote")
+		path := fmt.Sprintf("%s/snapshots/000001-0000000002-%s-%s.age", w.b.Status().Folder, older, store.Sum(data))
+		w.must(w.stores[1].Put(t.Context(), path, data))
+		w.put1("labels", "2")
+		if e := w.want("saved labels", "branch"); len(e) == 2 && (!errors.Is(e[1].Err, satchel.ErrBranch) || !e[1].Protected || e[1].Places[1].Branch == "") {
+			t.Errorf("got %+v", e[1])
+		}
+		w.put1("labels", "3")
+		w.want("saved labels")
 	})
 }
