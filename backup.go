@@ -168,6 +168,7 @@ func (cfg *Config) fill(device bool) error {
 		}
 		seen[p.Address] = true
 	}
+	cfg.Places = patiently(cfg.Places)
 	cfg.Software = cmp.Or(cfg.Software, "satchel/"+Version)
 	if cfg.Settle == 0 {
 		cfg.Settle = 2 * time.Second

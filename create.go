@@ -199,8 +199,14 @@ func cleanStaging(cfg Config, parent string) {
 		if err != nil {
 			continue // Somebody is at work in it.
 		}
-		lock.Unlock()
-		if info, err := readInfo(cfg.disk, dir); err == nil && info.Device == device && cfg.Keychain.Delete(localKeyName(info)) != nil {
+		info, err := readInfo(cfg.disk, dir)
+		if err == nil && info.Device == device {
+			err = cfg.Keychain.Delete(localKeyName(info))
+		} else {
+			err = nil
+		}
+		lock.Unlock() // Not before: nobody else must make a wallet of it meanwhile.
+		if err != nil {
 			continue
 		}
 		if err := cfg.disk.RemoveAll(dir); err != nil {

@@ -282,6 +282,14 @@ func (o *Owner) deletePlace(ctx context.Context, p store.Place, del *Deleted) er
 	if b.dev.rekey.ID != "" || o.keys == nil { // Whatever is newer than this device is nowhere else.
 		for _, ob := range list {
 			n, ok := seal.ParseSnapshotPath(below(folder, ob.Name))
+			if ok && o.keys != nil && b.dev.beside(n) {
+				// A branch that came after it was looked for goes with nothing.
+				if ours, err := o.ours(ctx, p.Store, ob, false); err != nil {
+					return err
+				} else if ours {
+					return fmt.Errorf("%w: %s is in no history of the newest, and would be deleted with the old backup", ErrForked, n.Path())
+				}
+			}
 			if !ok || !b.dev.foreign(n) {
 				continue
 			}
