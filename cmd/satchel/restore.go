@@ -884,5 +884,9 @@ func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, err error) er
 		a.say("Kept in        %s alone, as far as this device knows. A place that", printable(s.Places[0].Address))
 		a.say("               the wallet had besides: `satchel store add PLACE --copies 2`")
 	}
+	if files, err := chooseItems(b.Items(), []string{filesPrefix}); err == nil {
+		a.say("Files          %d saved beside the wallet: `satchel get --into DIR` writes", len(files))
+		a.say("               them to a folder")
+	}
 	return err
 }
