@@ -69,11 +69,16 @@ func (w *watch) report(e agent.Event) {
 	w.event(j, eventLine(e))
 }
 
+// neverKept reports whether something is left out by its kind, not because of a failure.
+func neverKept(e *file.SkippedError) bool {
+	return errors.Is(e, file.ErrLink) || errors.Is(e, file.ErrNotRegular) || errors.Is(e, file.ErrBackup)
+}
+
 // leftOut prints that a file is not kept, once as long as nothing changes.
 func (w *watch) leftOut(e *file.SkippedError) {
 	w.mu.Lock()
-	if !errors.Is(e, file.ErrLink) && !errors.Is(e, file.ErrNotRegular) {
-		w.failed++ // Those two are never kept.
+	if !neverKept(e) {
+		w.failed++
 	}
 	key := e.Path + "\x00" + e.Error()
 	said := w.told[key]

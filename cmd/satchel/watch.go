@@ -42,7 +42,8 @@ meanwhile. With no path at all it only does this.
 
 A file is saved when it has been left alone for a moment, never half-written. One
 that is deleted stays in the backup, unless --removals says otherwise. Links inside
-a folder are not followed, and Satchel's own files are left out.
+a folder are not followed, and Satchel's own files are left out, as is every folder
+whose name begins with BitcoinWalletBackup-.
 
 With --once the code is 3 also if something that is watched could not be read, or is
 not there. Each line says what was done. It ends with Ctrl-C or SIGTERM, and the code is 0

@@ -8,7 +8,9 @@
 //
 // The file wallet.dat is the item "file/wallet.dat", and .wallet/a/b the item
 // "file/.wallet/a/b". A path may be a symbolic link or lead through some, and may
-// come to be later. Links inside a directory are not followed.
+// come to be later. Links inside a directory are not followed, and a directory whose
+// name begins with [seal.FolderPrefix] is left out whenever it comes: it is a backup,
+// perhaps this one, and saving it would never end.
 //
 // A file is read when it has been left alone for a while, and what was read
 // counts only if the file did not change meanwhile: it is never half-written, as
@@ -45,6 +47,8 @@ var (
 	ErrLink = errors.New("it is a symbolic link inside a directory")
 	// ErrNotRegular says that something is neither a file nor a directory.
 	ErrNotRegular = errors.New("it is neither a file nor a directory")
+	// ErrBackup says that a directory is a backup: saving it would change it.
+	ErrBackup = errors.New("it is a folder of backups")
 	// ErrRestless says that a file is being written all the time. It is tried again.
 	ErrRestless = errors.New("it changes all the time")
 	// ErrTooMany says that there are more than 100,000 files; the others are left out.
