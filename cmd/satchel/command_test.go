@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +78,23 @@ func TestEveryCommandTeaches(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The service in docs/operations.md names codes that a watch can end with, and no others.
+func TestServiceCodes(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`RestartPreventExitStatus=([0-9 ]+)`).FindSubmatch(text)
+	if line == nil {
+		t.Fatal("no RestartPreventExitStatus")
+	}
+	for f := range strings.FieldsSeq(string(line[1])) {
+		if n, err := strconv.Atoi(f); err != nil || !slices.Contains(watchExits, satchel.Code(n)) {
+			t.Errorf("watch --help does not list the code %s", f)
+		}
 	}
 }
 

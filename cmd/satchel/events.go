@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -74,6 +75,18 @@ func neverKept(e *file.SkippedError) bool {
 	return errors.Is(e, file.ErrLink) || errors.Is(e, file.ErrNotRegular) || errors.Is(e, file.ErrBackup)
 }
 
+// leftWhy says why something is left out, and what helps where that is not plain.
+func leftWhy(e *file.SkippedError) string {
+	why := strings.TrimPrefix(errorText(e), "file not kept: ")
+	switch {
+	case errors.Is(e, fs.ErrNotExist):
+		return "it is not there"
+	case errors.Is(e, file.ErrName):
+		return why + "; all others are saved; to save it too, give it or a folder above it another, shorter name"
+	}
+	return why
+}
+
 // leftOut prints that a file is not kept, once as long as nothing changes.
 func (w *watch) leftOut(e *file.SkippedError) {
 	w.mu.Lock()
@@ -90,7 +103,7 @@ func (w *watch) leftOut(e *file.SkippedError) {
 	if said {
 		return
 	}
-	why := strings.TrimPrefix(errorText(e), "file not kept: ")
+	why := leftWhy(e)
 	w.event(eventJSON{Time: w.app.now(), Event: "left out", Path: e.Path, Error: why, Code: int(satchel.CodeFailed)},
 		fmt.Sprintf("left out %s: %s", printable(e.Path), why))
 }

@@ -32,8 +32,8 @@ func (a *app) watchCommand() *cobra.Command {
 		Short: "Back up by itself, at every change",
 		Long: `Watches files and folders and saves them at every change, as file/NAME or
 file/FOLDER/PATH. The paths are remembered for this wallet: after a restart,
-"satchel watch" alone goes on with all of them. --list shows them, and --forget
-drops one; what was saved of it stays in the backup.
+"satchel watch" alone goes on with all of them. --list shows them, and what in them
+is not saved and why; --forget drops one; what was saved of it stays in the backup.
 
 It brings to every place what is late, also what other commands and programs put,
 tries again by itself while a place is away or full, and compares the whole backup
@@ -53,7 +53,8 @@ JSON, one object an event: time, event (watching, saved, not saved, late, caught
 healed, checked, pruned, left out, source failed, alarm, opened again, new keys, ended),
 generation, protected, places (address, health, generation, verified, error, code),
 and where it fits items, removed, healed, paths, path, objects, bytes, findings (place,
-object, error, code), since, error, code.`,
+object, error, code), since, error, code. With --list: paths, removals, left_out (path,
+error, and failed if it is meant to be saved).`,
 		Example: `  satchel watch ~/wallet.dat ~/.electrum/wallets
   satchel watch
   satchel watch --list
@@ -82,7 +83,7 @@ object, error, code), since, error, code.`,
 			}
 			switch {
 			case list:
-				return w.list()
+				return w.list(ctx)
 			case len(forget) > 0:
 				return w.forget(ctx, forget)
 			}

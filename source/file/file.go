@@ -20,6 +20,7 @@
 package file
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/source"
 )
@@ -245,4 +247,35 @@ func (s *Source) Once(ctx context.Context, save func(ctx context.Context, change
 		r.sleep(ctx, next)
 	}
 	return ctx.Err()
+}
+
+// Look looks at what is there now, saves nothing and reads no file, and returns what
+// would be left out, by path: among it fs.ErrNotExist for a path of the Config that is
+// not there. What shows only in reading, such as a file that changes all the time, it
+// does not know. The Config's Report is not called.
+func (s *Source) Look(ctx context.Context) ([]*SkippedError, error) {
+	var left []*SkippedError
+	r := newRun(s, nil)
+	r.Report = func(e *SkippedError) { left = append(left, e) }
+	r.look = true
+	r.scan(ctx)
+	for _, root := range r.roots {
+		if !root.there && r.told[root.path].sweep == 0 {
+			r.say(root.path, fs.ErrNotExist)
+		}
+	}
+	for t := range r.due {
+		if ctx.Err() != nil {
+			break
+		}
+		_, err := r.sys.Read(t.root.homeDir(), t.root.inHome(t.rel), 0)
+		switch {
+		case t.seen.Size > r.MaxSize:
+			r.say(t.path(), ErrTooLarge)
+		case err != nil && !errors.Is(err, durable.ErrTooLarge) && !errors.Is(err, durable.ErrNotRegular) && !errors.Is(err, fs.ErrNotExist):
+			r.say(t.path(), err)
+		}
+	}
+	slices.SortFunc(left, func(a, b *SkippedError) int { return cmp.Compare(a.Path, b.Path) })
+	return left, ctx.Err()
 }

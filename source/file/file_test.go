@@ -563,6 +563,27 @@ func TestLeftOut(t *testing.T) {
 	})
 }
 
+// A look tells what cannot be read, and watches and saves nothing.
+func TestLook(t *testing.T) {
+	w := newWorld()
+	w.mkdir("/d")
+	w.mkdir("/d/s")
+	w.replace("/d/a", "1")
+	w.replace("/d/b", "2")
+	w.fail["/d/b"], w.fail["/d/s"] = fs.ErrPermission, fs.ErrPermission
+	src, err := file.NewOn(w, file.Config{Paths: []string{"/d"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := src.Look(t.Context())
+	if err != nil || len(left) != 2 || left[0].Path != "/d/b" || left[1].Path != "/d/s" || !errors.Is(left[0], fs.ErrPermission) || !errors.Is(left[1], fs.ErrPermission) {
+		t.Errorf("got %v, %v, want what cannot be read", left, err)
+	}
+	if w.opened != 0 {
+		t.Error("it watches")
+	}
+}
+
 func TestDuplicate(t *testing.T) {
 	const nfc, nfd = "/d/\u00e9", "/d/e\u0301"
 	item := "file/d/\u00e9"

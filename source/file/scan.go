@@ -74,7 +74,7 @@ func (r *run) scanSoon(now time.Time) {
 func (r *run) scan(ctx context.Context) {
 	start := time.Now()
 	r.sweep++
-	if r.in == nil {
+	if r.in == nil && !r.look {
 		w, err := r.sys.Watch()
 		if err != nil {
 			r.noEvents(err)
