@@ -232,7 +232,7 @@ there is one it shows whether it is protected.`,
 	flags.StringVarP(&a.walletName, "wallet", "w", "", "the wallet that is meant: its `name` or the beginning of it")
 	flags.BoolVar(&a.json, "json", false, "print one JSON object per line; never ask anything")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "tell what is being done, also without a terminal")
-	flags.StringVar(&a.keychain, "keychain", "", "`where` this device keeps its key, chosen once: system or\nfile (also SATCHEL_KEYCHAIN)")
+	flags.StringVar(&a.keychain, "keychain", "", "`where` this device keeps its key, chosen once: system or file (also SATCHEL_KEYCHAIN)")
 
 	root.AddGroup(
 		&cobra.Group{ID: "everyday", Title: "Everyday:"},

@@ -81,6 +81,29 @@ func TestEveryCommandTeaches(t *testing.T) {
 	}
 }
 
+// What a flag is for is one paragraph: no line breaks off before it is full.
+func TestFlagsAreFilled(t *testing.T) {
+	flag := regexp.MustCompile(`^  (-\w,|   ) --\w`)
+	for path, c := range commands(t) {
+		before := ""
+		for line := range strings.SplitSeq(helpText(c), "\n") {
+			switch {
+			case flag.MatchString(line), line == "":
+				before = line
+			case before != "":
+				word := strings.Fields(line)[0]
+				if utf8.RuneCountInString(before)+1+utf8.RuneCountInString(word) <= helpWidth {
+					t.Errorf("%s --help: %q stands below %q", path, word, before)
+				}
+				before = line
+			}
+			if strings.Contains(line, "default -1") {
+				t.Errorf("%s --help: a default that cannot be given: %s", path, line)
+			}
+		}
+	}
+}
+
 // The service in docs/operations.md names codes that a watch can end with, and no others.
 func TestServiceCodes(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))

@@ -99,10 +99,10 @@ error, and failed if it is meant to be saved).`,
 	cmd.Flags().SortFlags = false
 	cmd.Flags().BoolVar(&list, "list", false, "list what is watched, and end")
 	cmd.Flags().StringArrayVar(&forget, "forget", nil, "watch this `path` no more, and end")
-	cmd.Flags().BoolVar(&once, "once", false, "save what is there now, and end with the code of the\nbackup's state")
-	cmd.Flags().BoolVar(&removals, "removals", false, "a file that is deleted goes from the backup, too; this is\nremembered, and --removals=false ends it")
+	cmd.Flags().BoolVar(&once, "once", false, "save what is there now, and end with the code of the backup's state")
+	cmd.Flags().BoolVar(&removals, "removals", false, "a file that is deleted goes from the backup, too; this is remembered, and --removals=false ends it")
 	cmd.Flags().DurationVar(&every, "every", 24*time.Hour, "how often all places are compared; 0 for never")
-	cmd.Flags().IntVar(&keep, "keep", 0, "after a comparison that found nothing wrong, prune what is\nolder than this many checkpoints; 0 keeps all")
+	cmd.Flags().IntVar(&keep, "keep", 0, "after a comparison that found nothing wrong, prune what is older than this many checkpoints; 0 keeps all")
 	if err := cmd.RegisterFlagCompletionFunc("forget", a.completeWatched); err != nil {
 		panic(err)
 	}

@@ -54,7 +54,7 @@ JSON: verified, next, next_command.`, satchel.MinWordsTyped),
 			satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.verifyWords(cmd.Context()) },
 	}
-	cmd.Flags().IntVar(&a.wordsFD, "words-fd", noFD, "read words from file descriptor `N`: lines of a position and\na word, or all in one line")
+	cmd.Flags().IntVar(&a.wordsFD, "words-fd", noFD, "read words from file descriptor `N`: lines of a position and a word, or all in one line")
 	return cmd
 }
 
