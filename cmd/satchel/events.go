@@ -48,7 +48,7 @@ func (w *watch) event(e eventJSON, line string) {
 	w.app.say("%s %s", e.Time.Local().Format(time.TimeOnly), line)
 	e.Time = e.Time.UTC().Truncate(time.Millisecond)
 	if err := w.app.emit(e); err != nil && w.app.unsaid == nil {
-		w.app.unsaid = fmt.Errorf("writing the result: %w", err)
+		w.app.unsaid = unread(fmt.Errorf("writing the result: %w", err))
 	}
 }
 

@@ -41,7 +41,7 @@ func (a *app) write(to exportTo, data []byte) error {
 		return a.writeFD(to.fd, append([]byte{}, data...))
 	}
 	_, err := a.stdout.Write(data)
-	return err
+	return unread(err)
 }
 
 func (a *app) exportCommand() *cobra.Command {

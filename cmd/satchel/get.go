@@ -109,7 +109,7 @@ func (a *app) sayValue(ctx context.Context, name string, items []satchel.ItemInf
 	}
 	a.progress.pause()
 	_, err := a.stdout.Write(value.Open())
-	return err
+	return unread(err)
 }
 
 // writeNew writes a file that nobody else can read, where none is yet.

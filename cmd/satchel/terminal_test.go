@@ -498,8 +498,8 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// Nobody reads the result any more: an error like others, and no end by a signal
-// in the middle of the work.
+// Nobody reads the result any more: no end by a signal in the middle of the work, an
+// error where something is lost by it, and else the silence of "| head".
 func TestClosedPipe(t *testing.T) {
 	p := newPerson(t)
 	r, w, err := os.Pipe()
@@ -519,6 +519,19 @@ func TestClosedPipe(t *testing.T) {
 	}
 	if exit, ok := errors.AsType[*exec.ExitError](cmd.Wait()); !ok || exit.ExitCode() != 1 {
 		t.Errorf("got %v, want exit code 1", exit)
+	}
+	for _, args := range [][]string{{"status"}, {"items", "--json"}, {"get", "descriptors"}, {"export", "descriptors"}, {"completion", "bash"}} {
+		cmd, _, stderr := p.beside(args...)
+		cmd.Stdout = w
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if said, err := io.ReadAll(stderr); err != nil || len(said) > 0 {
+			t.Errorf("%v: got %q, %v, want silence", args, said, err)
+		}
+		if exit, ok := errors.AsType[*exec.ExitError](cmd.Wait()); !ok || exit.ExitCode() != 141 {
+			t.Errorf("%v: got %v, want exit code 141", args, exit)
+		}
 	}
 }
 
