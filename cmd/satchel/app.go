@@ -159,6 +159,9 @@ func (a *app) report(err error) {
 // errorText is the error as one line of printable text: parts of it may come from
 // a place.
 func errorText(err error) string {
+	if errors.Is(err, errNoAnswer) {
+		return errNoAnswer.Error()
+	}
 	if errors.Is(err, context.Canceled) && codeOf(err) == satchel.CodeInterrupted {
 		return "interrupted"
 	}

@@ -352,6 +352,29 @@ func TestCtrlC(t *testing.T) {
 	}
 }
 
+// Ctrl-D is no answer: it ends the command as Ctrl-C does, and it is said.
+func TestCtrlD(t *testing.T) {
+	t.Parallel()
+	p := newPerson(t)
+	p.run("create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code")
+	p.answer("press Enter", "")
+	p.ends(0)
+	p.run("words", "verify")
+	p.answer(`Word \d+ of 12: $`, "abandon")
+	p.expect(`Word \d+ of 12: $`)
+	p.typed("\x04")
+	p.expect("satchel: ended: no answer was given")
+	if strings.Contains(p.shown(), "abandon") {
+		t.Errorf("a word is shown:\n%s", p.shown())
+	}
+	p.ends(130)
+	p.run("get", "keys") // a question with an echo
+	p.expect(`\[y/N\] $`)
+	p.typed("\x04")
+	p.expect("satchel: ended: no answer was given")
+	p.ends(130)
+}
+
 // With --json nobody is asked, terminal or not.
 func TestJSONNeverAsks(t *testing.T) {
 	t.Parallel()
