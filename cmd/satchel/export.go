@@ -87,7 +87,7 @@ JSON: words (in one line), passphrase, passphrase_needed, fingerprint, paths.`,
 				return err
 			}
 			defer b.Close()
-			keys, err := b.Keys()
+			keys, err := keysHere(b)
 			if err != nil {
 				return err
 			}
@@ -272,7 +272,7 @@ func (a *app) exportKeys(ctx context.Context) (wallet.Keys, error) {
 		return wallet.Keys{}, err
 	}
 	defer b.Close()
-	keys, err := b.Keys()
+	keys, err := keysHere(b)
 	if err != nil {
 		return keys, err
 	}

@@ -69,6 +69,9 @@ error; and a last one: into, written, bytes, there, failed.`,
 			name := args[0]
 			value, err := b.Get(name)
 			if err != nil {
+				if name == seal.ItemKeys {
+					err = wordsElsewhere(b, err)
+				}
 				return err
 			}
 			defer value.Wipe()

@@ -28,6 +28,9 @@ func (a *app) getInto(ctx context.Context, b *satchel.Backup, dir string, wanted
 	}
 	items, err := chooseItems(b.Items(), wanted)
 	if err != nil {
+		if slices.Contains(wanted, seal.ItemKeys) {
+			err = wordsElsewhere(b, err)
+		}
 		return err
 	}
 	if slices.ContainsFunc(items, func(i satchel.ItemInfo) bool { return i.Name == seal.ItemKeys }) {
