@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -122,6 +123,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 // codeOf returns the exit code of an error of this command or of the SDK.
 func codeOf(err error) satchel.Code {
+	if onlyUnread(err) {
+		return codeUnread
+	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return satchel.CodeUsage
 	}
@@ -133,7 +137,7 @@ func codeOf(err error) satchel.Code {
 
 // report tells the user about an error and what to do next.
 func (a *app) report(err error) {
-	if err == nil || errors.Is(err, errPartly) {
+	if err == nil || errors.Is(err, errPartly) || onlyUnread(err) {
 		return
 	}
 	text, hint := errorText(err), hintFor(err)
@@ -155,6 +159,9 @@ func (a *app) report(err error) {
 // errorText is the error as one line of printable text: parts of it may come from
 // a place.
 func errorText(err error) string {
+	if errors.Is(err, errNoAnswer) {
+		return errNoAnswer.Error()
+	}
 	if errors.Is(err, context.Canceled) && codeOf(err) == satchel.CodeInterrupted {
 		return "interrupted"
 	}
@@ -183,8 +190,32 @@ func (a *app) say(format string, args ...any) {
 	}
 	a.progress.pause()
 	if _, err := fmt.Fprintf(a.stdout, format+"\n", args...); err != nil && a.unsaid == nil {
-		a.unsaid = fmt.Errorf("writing the result: %w", err)
+		a.unsaid = unread(fmt.Errorf("writing the result: %w", err))
 	}
+}
+
+// codeUnread is how a shell shows the end by SIGPIPE.
+const codeUnread satchel.Code = 128 + 13
+
+// unreadError says that nobody reads the result any more, as behind "| head".
+type unreadError struct{ err error }
+
+func (e *unreadError) Error() string { return e.err.Error() }
+func (e *unreadError) Unwrap() error { return e.err }
+
+// unread marks the error of a write to the standard output.
+func unread(err error) error {
+	if errors.Is(err, syscall.EPIPE) {
+		return &unreadError{err}
+	}
+	return err
+}
+
+// onlyUnread reports whether an error says no more than that nobody reads the result.
+// It is not one that has a text or a hint of its own: then something is lost.
+func onlyUnread(err error) bool {
+	_, ok := err.(*unreadError)
+	return ok
 }
 
 // emit prints one object of the result for a program, if --json was given.
@@ -194,7 +225,7 @@ func (a *app) emit(v any) error {
 	}
 	e := json.NewEncoder(a.stdout)
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	return unread(e.Encode(v))
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -232,7 +263,7 @@ there is one it shows whether it is protected.`,
 	flags.StringVarP(&a.walletName, "wallet", "w", "", "the wallet that is meant: its `name` or the beginning of it")
 	flags.BoolVar(&a.json, "json", false, "print one JSON object per line; never ask anything")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "tell what is being done, also without a terminal")
-	flags.StringVar(&a.keychain, "keychain", "", "`where` this device keeps its key, chosen once: system or\nfile (also SATCHEL_KEYCHAIN)")
+	flags.StringVar(&a.keychain, "keychain", "", "`where` this device keeps its key, chosen once: system or file (also SATCHEL_KEYCHAIN)")
 
 	root.AddGroup(
 		&cobra.Group{ID: "everyday", Title: "Everyday:"},

@@ -37,21 +37,26 @@ there again and compared.
 			seen := map[string]bool{}
 			for _, f := range files {
 				// Names are kept in normal form C; a Mac writes them otherwise.
-				name := "file/" + norm.NFC.String(filepath.Base(f))
+				name := filesPrefix + norm.NFC.String(filepath.Base(f))
 				if seen[name] {
 					return usagef("two files of the same name: %s", printable(filepath.Base(f)))
 				}
 				seen[name] = true
+				if err := seal.CheckItemName(name); err != nil {
+					why := err.Error()
+					if len(name) > seal.MaxItemName {
+						why = fmt.Sprintf("its name is too long: an item name holds %d bytes, and %q before it counts", seal.MaxItemName, filesPrefix)
+					}
+					return &usageError{
+						text: fmt.Sprintf("%s: %s; nothing was saved", printable(f), why),
+						hint: "give it a name of your own: satchel put file/NAME FILE",
+					}
+				}
 				value, err := readValue(f)
 				if err != nil {
 					return err
 				}
 				changes = append(changes, satchel.Change{Name: name, Value: value})
-			}
-			for _, c := range changes {
-				if err := seal.CheckItemName(c.Name); err != nil {
-					return usagef("%v", err)
-				}
 			}
 			b, err := a.open(cmd.Context())
 			if err != nil {

@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,14 +21,21 @@ import (
 
 	"github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/secret"
+	"github.com/satchel-backup/satchel/slot"
 	"github.com/satchel-backup/satchel/store"
 )
 
 // runHere runs the command in this process, as a script would.
 func runHere(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
+	return runWith(t, env, "", args...)
+}
+
+// runWith is runHere with a standard input.
+func runWith(t *testing.T, env map[string]string, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
 	var out, err bytes.Buffer
-	code = run(t.Context(), args, strings.NewReader(""), &out, &err, func(k string) string { return env[k] })
+	code = run(t.Context(), args, strings.NewReader(stdin), &out, &err, func(k string) string { return env[k] })
 	return code, out.String(), err.String()
 }
 
@@ -79,6 +89,46 @@ func TestEveryCommandTeaches(t *testing.T) {
 	}
 }
 
+// What a flag is for is one paragraph: no line breaks off before it is full.
+func TestFlagsAreFilled(t *testing.T) {
+	flag := regexp.MustCompile(`^  (-\w,|   ) --\w`)
+	for path, c := range commands(t) {
+		before := ""
+		for line := range strings.SplitSeq(helpText(c), "\n") {
+			switch {
+			case flag.MatchString(line), line == "":
+				before = line
+			case before != "":
+				word := strings.Fields(line)[0]
+				if utf8.RuneCountInString(before)+1+utf8.RuneCountInString(word) <= helpWidth {
+					t.Errorf("%s --help: %q stands below %q", path, word, before)
+				}
+				before = line
+			}
+			if strings.Contains(line, "default -1") {
+				t.Errorf("%s --help: a default that cannot be given: %s", path, line)
+			}
+		}
+	}
+}
+
+// The service in docs/operations.md names codes that a watch can end with, and no others.
+func TestServiceCodes(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`RestartPreventExitStatus=([0-9 ]+)`).FindSubmatch(text)
+	if line == nil {
+		t.Fatal("no RestartPreventExitStatus")
+	}
+	for f := range strings.FieldsSeq(string(line[1])) {
+		if n, err := strconv.Atoi(f); err != nil || !slices.Contains(watchExits, satchel.Code(n)) {
+			t.Errorf("watch --help does not list the code %s", f)
+		}
+	}
+}
+
 // R5: each code has its own sentence, and a next step where there is one.
 func TestEveryCodeHasTextAndHint(t *testing.T) {
 	seen := map[string]satchel.Code{}
@@ -114,6 +164,61 @@ func TestErrorsOfPlaces(t *testing.T) {
 			t.Errorf("%v: hint %q is empty or another's", err, hint)
 		}
 		hints[hint] = true
+	}
+}
+
+// A rekey that was begun with the words in the new backup is not finished as one that
+// takes them out.
+func TestRekeyBegunWithout(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	env := map[string]string{"SATCHEL_HOME": t.TempDir(), "SATCHEL_KEYCHAIN": "file"}
+	place := t.TempDir()
+	code, out, stderr := runHere(t, env, "create", "--in", place, "--label", "Sam", "--unlock", "recovery-code", "--json")
+	var made struct{ Secret string }
+	if err := json.Unmarshal([]byte(out), &made); code != 0 || err != nil {
+		t.Fatalf("code %d, %v: %s", code, err, stderr)
+	}
+	a := &app{getenv: func(k string) string { return env[k] }, now: time.Now, json: true}
+	d, err := a.device()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := a.deviceConfig(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Progress = func(p satchel.Progress) {
+		if p.Stage == satchel.Deleting {
+			cancel() // The new one is made and proven, the old one is still there.
+		}
+	}
+	b, err := satchel.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	way, err := slot.RecoveryCode(secret.FromString(made.Secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner, err := b.Unlock(ctx, way)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, _ := slot.NewRecoveryCode()
+	nb, _, err := owner.Rekey(ctx, filepath.Join(filepath.Dir(d.dir), "new"), satchel.RekeyPlan{Slots: []slot.Secret{next}})
+	if nb == nil || err == nil {
+		t.Fatalf("got %v, want a new backup and an error", err)
+	}
+	nb.Close()
+	b.Close()
+	rekey := []string{"rekey", "--yes", "--unlock", "recovery-code", "--json", "--secret-fd", "0"}
+	code, _, stderr = runHere(t, env, append(rekey, "--drop-keys")...)
+	if code != 2 || !strings.Contains(stderr, "begun without --drop-keys") {
+		t.Errorf("code %d: %s", code, stderr)
+	}
+	if code, _, stderr = runWith(t, env, made.Secret, rekey...); code != 0 {
+		t.Errorf("code %d: %s", code, stderr)
 	}
 }
 

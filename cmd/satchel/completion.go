@@ -23,13 +23,13 @@ wallets and items.`,
 			root := cmd.Root()
 			switch got[0] {
 			case "bash":
-				return root.GenBashCompletionV2(a.stdout, true)
+				return unread(root.GenBashCompletionV2(a.stdout, true))
 			case "zsh":
-				return root.GenZshCompletion(a.stdout)
+				return unread(root.GenZshCompletion(a.stdout))
 			case "fish":
-				return root.GenFishCompletion(a.stdout, true)
+				return unread(root.GenFishCompletion(a.stdout, true))
 			}
-			return root.GenPowerShellCompletionWithDesc(a.stdout)
+			return unread(root.GenPowerShellCompletionWithDesc(a.stdout))
 		},
 	}
 }

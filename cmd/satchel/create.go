@@ -34,7 +34,7 @@ func (n *newWallet) flags(a *app, cmd *cobra.Command) {
 }
 
 func (a *app) unlockFlag(cmd *cobra.Command, unlock *string) {
-	cmd.Flags().StringVar(unlock, "unlock", "", "how to open it again: `way`, one of recovery-code,\npassphrase (your own), generated (a passphrase)")
+	cmd.Flags().StringVar(unlock, "unlock", "", "how to open it again: `way`, one of recovery-code, passphrase (your own), generated (a passphrase)")
 }
 
 const cards = `  %s

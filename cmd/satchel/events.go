@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -47,7 +48,7 @@ func (w *watch) event(e eventJSON, line string) {
 	w.app.say("%s %s", e.Time.Local().Format(time.TimeOnly), line)
 	e.Time = e.Time.UTC().Truncate(time.Millisecond)
 	if err := w.app.emit(e); err != nil && w.app.unsaid == nil {
-		w.app.unsaid = fmt.Errorf("writing the result: %w", err)
+		w.app.unsaid = unread(fmt.Errorf("writing the result: %w", err))
 	}
 }
 
@@ -69,11 +70,28 @@ func (w *watch) report(e agent.Event) {
 	w.event(j, eventLine(e))
 }
 
+// neverKept reports whether something is left out by its kind, not because of a failure.
+func neverKept(e *file.SkippedError) bool {
+	return errors.Is(e, file.ErrLink) || errors.Is(e, file.ErrNotRegular) || errors.Is(e, file.ErrBackup)
+}
+
+// leftWhy says why something is left out, and what helps where that is not plain.
+func leftWhy(e *file.SkippedError) string {
+	why := strings.TrimPrefix(errorText(e), "file not kept: ")
+	switch {
+	case errors.Is(e, fs.ErrNotExist):
+		return "it is not there"
+	case errors.Is(e, file.ErrName):
+		return why + "; all others are saved; to save it too, give it or a folder above it another, shorter name"
+	}
+	return why
+}
+
 // leftOut prints that a file is not kept, once as long as nothing changes.
 func (w *watch) leftOut(e *file.SkippedError) {
 	w.mu.Lock()
-	if !errors.Is(e, file.ErrLink) && !errors.Is(e, file.ErrNotRegular) {
-		w.failed++ // Those two are never kept.
+	if !neverKept(e) {
+		w.failed++
 	}
 	key := e.Path + "\x00" + e.Error()
 	said := w.told[key]
@@ -85,7 +103,7 @@ func (w *watch) leftOut(e *file.SkippedError) {
 	if said {
 		return
 	}
-	why := strings.TrimPrefix(errorText(e), "file not kept: ")
+	why := leftWhy(e)
 	w.event(eventJSON{Time: w.app.now(), Event: "left out", Path: e.Path, Error: why, Code: int(satchel.CodeFailed)},
 		fmt.Sprintf("left out %s: %s", printable(e.Path), why))
 }

@@ -41,7 +41,7 @@ func (a *app) write(to exportTo, data []byte) error {
 		return a.writeFD(to.fd, append([]byte{}, data...))
 	}
 	_, err := a.stdout.Write(data)
-	return err
+	return unread(err)
 }
 
 func (a *app) exportCommand() *cobra.Command {
@@ -87,7 +87,7 @@ JSON: words (in one line), passphrase, passphrase_needed, fingerprint, paths.`,
 				return err
 			}
 			defer b.Close()
-			keys, err := b.Keys()
+			keys, err := keysHere(b)
 			if err != nil {
 				return err
 			}
@@ -272,7 +272,7 @@ func (a *app) exportKeys(ctx context.Context) (wallet.Keys, error) {
 		return wallet.Keys{}, err
 	}
 	defer b.Close()
-	keys, err := b.Keys()
+	keys, err := keysHere(b)
 	if err != nil {
 		return keys, err
 	}

@@ -108,7 +108,7 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 	}
 	cmd.Flags().StringVar(&yes, "yes-forget", "", "forget the wallet of this `name` without asking")
 	cmd.Flags().BoolVar(&written, "words-are-written", false, "the words are not in the backup, and are written down")
-	cmd.Flags().BoolVar(&anyway, "anyway", false, "even if something is on this device only; a wallet that cannot\nbe opened here is moved aside, and nothing of it deleted")
+	cmd.Flags().BoolVar(&anyway, "anyway", false, "even if something is on this device only; a wallet that cannot be opened here is moved aside, and nothing of it deleted")
 	return cmd
 }
 

@@ -16,35 +16,62 @@ import (
 )
 
 func (a *app) getCommand() *cobra.Command {
-	var out string
+	var out, into string
 	var yes bool
 	cmd := &cobra.Command{
-		Use:   "get NAME",
-		Short: "Print an item",
+		Use:   "get NAME | --into DIR [NAME|PREFIX/]...",
+		Short: "Print an item, or write many to a folder",
 		Long: `Prints the newest value of an item from this device, byte for byte, or writes it
 to a new file that only you can read. It asks no place.
+
+With --into it writes items to a folder, each below its name: file/a/b to
+DIR/file/a/b. A name that ends in "/" stands for all items below it; with no name
+it is file/, all that "satchel watch" and "satchel backup" saved. The folder is made
+if there is none. Nothing is overwritten: a file that is there already and differs
+stays as it is, is told, and the code is 1; the others are written. After an
+interruption, call it again.
 
 The item "keys" holds the words of the wallet: whoever sees them can take the
 money. It is printed only after a confirmation.
 
-JSON: name, generation, size, sha256, required, value (base64).`,
+JSON: name, generation, size, sha256, required, value (base64). With --into, one
+object an item: name, path, state (written, there already, not written), size,
+error; and a last one: into, written, bytes, there, failed.`,
 		Example: `  satchel get labels
   satchel get file/channel.backup -o channel.backup
-  satchel get keys --yes | less`,
-		Args:        args(cobra.ExactArgs(1)),
+  satchel get keys --yes | less
+  satchel get --into ~/restored
+  satchel get --into ~/restored file/.electrum/ labels`,
+		Args: args(func(cmd *cobra.Command, got []string) error {
+			switch {
+			case into == "" && !cmd.Flags().Changed("into"):
+				return cobra.ExactArgs(1)(cmd, got)
+			case into == "":
+				return errors.New("--into needs a folder")
+			case out != "":
+				return errors.New("-o is for one item, --into for a folder")
+			}
+			return nil
+		}),
 		Annotations: exits(append(slices.Clone(localExits), satchel.CodeInterrupted)...),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return a.completeItems()
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name := args[0]
 			b, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer b.Close()
+			if into != "" {
+				return a.getInto(cmd.Context(), b, into, args, yes)
+			}
+			name := args[0]
 			value, err := b.Get(name)
 			if err != nil {
+				if name == seal.ItemKeys {
+					err = wordsElsewhere(b, err)
+				}
 				return err
 			}
 			defer value.Wipe()
@@ -52,15 +79,19 @@ JSON: name, generation, size, sha256, required, value (base64).`,
 		},
 	}
 	cmd.Flags().StringVarP(&out, "output", "o", "", "write to this new `file`, mode 0600")
-	cmd.Flags().BoolVar(&yes, "yes", false, "print keys without asking")
+	cmd.Flags().StringVar(&into, "into", "", "write items to this `folder`, below their names, mode 0600")
+	cmd.Flags().BoolVar(&yes, "yes", false, "print or write keys without asking")
 	return cmd
 }
+
+// revealsWords is asked before the item "keys" is taken out.
+const revealsWords = "This shows the words of the wallet: whoever sees them can take the money.\nGo on?"
 
 // sayValue prints the value of an item, or writes it to a file. The keys it only
 // shows to who said yes.
 func (a *app) sayValue(ctx context.Context, name string, items []satchel.ItemInfo, value secret.Bytes, out string, yes bool) error {
 	if name == seal.ItemKeys {
-		if err := a.confirm(ctx, yes, "--yes", "This shows the words of the wallet: whoever sees them can take the money.\nGo on?"); err != nil {
+		if err := a.confirm(ctx, yes, "--yes", revealsWords); err != nil {
 			return err
 		}
 	}
@@ -81,7 +112,7 @@ func (a *app) sayValue(ctx context.Context, name string, items []satchel.ItemInf
 	}
 	a.progress.pause()
 	_, err := a.stdout.Write(value.Open())
-	return err
+	return unread(err)
 }
 
 // writeNew writes a file that nobody else can read, where none is yet.

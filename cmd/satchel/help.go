@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/satchel-backup/satchel"
 )
@@ -115,18 +116,56 @@ func helpText(cmd *cobra.Command) string {
 		section(g.Title, commands(g.ID))
 	}
 	section("Commands:", commands(""))
-	section("Flags:", cmd.LocalNonPersistentFlags().FlagUsagesWrapped(helpWidth))
+	section("Flags:", flagLines(cmd.LocalNonPersistentFlags()))
 	shared := cmd.InheritedFlags()
 	if !cmd.HasParent() {
 		shared = cmd.PersistentFlags()
 	}
-	section("Flags of every command:", shared.FlagUsagesWrapped(helpWidth))
+	section("Flags of every command:", flagLines(shared))
 	section("Examples:", cmd.Example)
 	section("Exit codes:", exitLines(cmd))
 	return b.String()
 }
 
 const helpWidth = 80
+
+// flagLines prints flags, each with what it is for beside it.
+func flagLines(flags *pflag.FlagSet) string {
+	type line struct{ name, text string }
+	var lines []line
+	width := 0
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
+		l := line{name: "      --" + f.Name}
+		if f.Shorthand != "" {
+			l.name = fmt.Sprintf("  -%s, --%s", f.Shorthand, f.Name)
+		}
+		value, text := pflag.UnquoteUsage(f)
+		if value != "" {
+			l.name += " " + value
+		}
+		l.text = text
+		switch f.DefValue {
+		case "", "0", "false", "[]", strconv.Itoa(noFD): // not given
+		default:
+			l.text += fmt.Sprintf(" (default %s)", f.DefValue)
+		}
+		lines, width = append(lines, l), max(width, columns(l.name))
+	})
+	const gap = 3
+	var b strings.Builder
+	for _, l := range lines {
+		for i, part := range strings.Split(wrapAt(l.text, helpWidth-width-gap), "\n") {
+			if i > 0 {
+				l.name = ""
+			}
+			fmt.Fprintf(&b, "%-*s%s\n", width+gap, l.name, part)
+		}
+	}
+	return b.String()
+}
 
 // fill breaks the paragraphs of a text anew. One that begins with a space is a
 // list and stays.

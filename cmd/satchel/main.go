@@ -27,8 +27,8 @@ const grace = 5 * time.Second
 func mainCode() int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	// A pipe that nobody reads any more is an error to report, not the end in the
-	// middle of the work.
+	// A pipe that nobody reads any more is an error, not the end in the middle of the
+	// work.
 	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -38,7 +39,7 @@ With --drop-keys the words of the wallet are left out of the new backup, and sta
 this device: the cloud then holds nothing that can spend. It needs "satchel words
 verify" first.
 
-If it is interrupted, calling it again goes on.
+If it is interrupted, calling it again goes on, with what was asked for then.
 
 JSON: id, label, folder, fingerprint, keys_dropped, protected, verified, places,
 slots, objects (deleted of the old one), left, and secret: what was made to open the
@@ -100,6 +101,11 @@ func (a *app) rekey(ctx context.Context, f rekeyFlags) error {
 	}
 	defer func() { b.Close() }()
 	s := b.Status()
+	if f.drop && s.Rekeying != "" {
+		if err := a.begunWithout(ctx, s.Rekeying); err != nil {
+			return err
+		}
+	}
 	switch {
 	case s.Deleted && s.Rekeying == "":
 		return satchel.ErrDeleted
@@ -176,6 +182,30 @@ func (a *app) rekey(ctx context.Context, f rekeyFlags) error {
 		return err
 	}
 	return a.rekeyed(ctx, s, nb, dir, done, way, err)
+}
+
+// begunWithout returns an error if a new backup that was begun in dir, and that another
+// rekey finishes as it is, holds the words of the wallet.
+func (a *app) begunWithout(ctx context.Context, dir string) error {
+	info, err := satchel.ReadDevice(dir)
+	if errors.Is(err, satchel.ErrNoDevice) {
+		return nil // It had not come far enough: it begins anew, as is asked for now.
+	}
+	if err != nil {
+		return err
+	}
+	nb, err := a.openDevice(ctx, device{filepath.Base(dir), dir, info})
+	if err != nil {
+		return err
+	}
+	defer nb.Close()
+	if nb.Status().KeysDropped {
+		return nil
+	}
+	return &usageError{
+		text: "new keys were begun without --drop-keys: the new backup holds the words, and is finished as it was begun",
+		hint: "`satchel rekey` finishes it; then `satchel rekey --drop-keys` takes the words out",
+	}
 }
 
 // confirmRekey says what will be and what will not, and asks.

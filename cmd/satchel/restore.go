@@ -82,15 +82,15 @@ compared, protected, missing.`,
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
-	fl.StringArrayVar(&f.from, "from", nil, "a `place` to look in: a folder, or folder:/PATH; repeat it\nfor several")
+	fl.StringArrayVar(&f.from, "from", nil, "a `place` to look in: a folder, or folder:/PATH; repeat it for several")
 	fl.BoolVar(&f.list, "list", false, "list the backups that are found, and nothing else")
 	fl.BoolVar(&f.preview, "preview", false, "open a backup and show what is in it, and nothing else")
 	fl.StringVar(&f.snapshot, "snapshot", "", "restore this older or other state, by its `name` in the preview")
 	fl.BoolVar(&f.accept, "accept-problem", false, "restore the newest whole state although newer ones cannot be")
-	fl.BoolVar(&f.lacking, "incomplete", false, "restore the rest although required items are missing, such as\nthe wallet's keys")
+	fl.BoolVar(&f.lacking, "incomplete", false, "restore the rest although required items are missing, such as the wallet's keys")
 	fl.BoolVar(&f.aside, "set-aside", false, "move a wallet away that is here and cannot be opened")
 	fl.BoolVar(&f.yes, "yes", false, "restore without asking")
-	fl.IntVar(&a.wordsFD, "words-fd", noFD, "read the words of the wallet, where the backup does not hold\nthem, from file descriptor `N`, one line")
+	fl.IntVar(&a.wordsFD, "words-fd", noFD, "read the words of the wallet, where the backup does not hold them, from file descriptor `N`, one line")
 	a.secretFlag(cmd, "the secret")
 	a.passphraseFlag(cmd)
 	return cmd
@@ -883,6 +883,10 @@ func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, err error) er
 	if s := b.Status(); len(s.Places) == 1 {
 		a.say("Kept in        %s alone, as far as this device knows. A place that", printable(s.Places[0].Address))
 		a.say("               the wallet had besides: `satchel store add PLACE --copies 2`")
+	}
+	if files, err := chooseItems(b.Items(), []string{filesPrefix}); err == nil {
+		a.say("Files          %d saved beside the wallet: `satchel get --into DIR` writes", len(files))
+		a.say("               them to a folder")
 	}
 	return err
 }

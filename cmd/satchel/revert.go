@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +22,9 @@ is now stays in the history: a revert can be reverted. The state is named as for
 does.
 
 The keys and descriptors of the wallet never change, and what is below lightning/
-is never put back: old channel state costs money.
+is never put back: old channel state costs money. Files on disk stay as they are, and
+"satchel watch" would save them again, at their next change or when it starts: put
+them back yourself ("satchel get --into"), or watch them no more.
 
 JSON: restored, removed, kept (names of items), generation, changed, protected,
 places.`,
@@ -73,6 +77,9 @@ func (a *app) revert(ctx context.Context, text string, yes bool) error {
 		a.sayNames("  brought back: ", plan.Restored)
 		a.sayNames("  removed:      ", plan.Removed)
 		a.sayNames("  stays:        ", plan.Kept)
+		if slices.ContainsFunc(slices.Concat(plan.Restored, plan.Removed), func(name string) bool { return strings.HasPrefix(name, filesPrefix) }) {
+			a.sayHanging("  on disk:      ", "files stay as they are, and `satchel watch` would save them again: it is for you to put them back, see `satchel get --into`")
+		}
 		if err := a.confirm(ctx, yes, "--yes", "What there is now stays in the history. Go on?"); err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ import (
 // from an argument or the environment, which other programs can read.
 
 func (a *app) secretFlag(cmd *cobra.Command, what string) {
-	cmd.Flags().IntVar(&a.secretFD, "secret-fd", noFD, "read "+what+" from file descriptor `N`, one line;\n0 is the standard input")
+	cmd.Flags().IntVar(&a.secretFD, "secret-fd", noFD, "read "+what+" from file descriptor `N`, one line; 0 is the standard input")
 }
 
 func (a *app) newSecretFlag(cmd *cobra.Command) {
@@ -29,11 +29,11 @@ func (a *app) newSecretFlag(cmd *cobra.Command) {
 }
 
 func (a *app) passphraseFlag(cmd *cobra.Command) {
-	cmd.Flags().IntVar(&a.passphraseFD, "passphrase-fd", noFD, "read the wallet's BIP 39 passphrase, if it has one, from\nfile descriptor `N`")
+	cmd.Flags().IntVar(&a.passphraseFD, "passphrase-fd", noFD, "read the wallet's BIP 39 passphrase, if it has one, from file descriptor `N`")
 }
 
 func (a *app) codeFlag(cmd *cobra.Command) {
-	cmd.Flags().IntVar(&a.codeFD, "code-fd", noFD, "write a recovery code or passphrase that is made here to\nfile descriptor `N`")
+	cmd.Flags().IntVar(&a.codeFD, "code-fd", noFD, "write a recovery code or passphrase that is made here to file descriptor `N`")
 }
 
 // fromFD reads a secret that a script hands over.

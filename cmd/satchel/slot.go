@@ -166,7 +166,7 @@ func (a *app) wayFor(ctx context.Context, b *satchel.Backup, kind string) (newWa
 	if kind != wayWords {
 		return a.makeWay(ctx, kind, b.Status().Label)
 	}
-	keys, err := b.Keys()
+	keys, err := keysHere(b)
 	if err != nil {
 		return newWay{}, err
 	}

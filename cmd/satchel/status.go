@@ -26,6 +26,9 @@ ways in, the limit, and what would make the wallet safer. With several wallets o
 this device it shows all of them, or the one that --wallet names. "satchel check"
 asks the places.
 
+It looks at what "satchel watch" watches, too. If something there is not saved as it
+stands, because it cannot be read or is not there, it says so and the exit code is 3.
+
 With --holding it also says whether that amount is above the limit that "satchel
 limit" set; then the exit code is 3.
 
@@ -34,7 +37,7 @@ created, device, epoch, generation, saved, items, protected, verified, deleted,
 copies, places (address, health, generation, verified, error, code), slots (id,
 kind), missing (items), keys_dropped, words_written (when, or null), limit
 (satoshi, 0 if none), next, next_command, rekeying (a directory, if new keys were
-begun and not finished), and with --holding also holding and above.`,
+begun and not finished), watched (paths), left_out (path, error, failed), and with --holding also holding and above.`,
 		Example: `  satchel status
   satchel status --wallet Samantha
   satchel status --holding 0.02btc
@@ -91,10 +94,14 @@ func (a *app) status(ctx context.Context, held *int64) error {
 			keys = err == nil
 		}
 		b.Close()
-		if err := a.oneStatus(d, s, keys, held); err != nil {
+		seen := a.watched(ctx, d)
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if (!s.Protected || s.Deleted || above(s, held)) && first == nil {
+		if err := a.oneStatus(d, s, keys, seen, held); err != nil {
+			return err
+		}
+		if (!s.Protected || s.Deleted || above(s, held) || seen.failed() > 0) && first == nil {
 			first = errPartly
 		}
 	}
@@ -110,7 +117,78 @@ const deletedText = "The backup was deleted; the wallet is on this device only"
 // replacedText is what is left of a wallet after "satchel rekey" was cut short.
 const replacedText = "Replaced by a backup with new keys; what is here is left over"
 
-func (a *app) oneStatus(d device, s satchel.Status, keys bool, held *int64) error {
+// lookTime is how long a status may take to look at what is watched.
+const lookTime = 5 * time.Second
+
+// watchedNow is how what is watched stands.
+type watchedNow struct {
+	Paths []string   `json:"watched"`
+	Left  []leftJSON `json:"left_out"`
+	err   error      // it could not be looked at
+}
+
+// failed counts what is meant to be saved and is not.
+func (w watchedNow) failed() int {
+	n := 0
+	for _, l := range w.Left {
+		if l.Failed {
+			n++
+		}
+	}
+	return n
+}
+
+// watched looks at what is watched for a wallet.
+func (a *app) watched(ctx context.Context, d device) (seen watchedNow) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	w := &watch{app: a, name: d.name}
+	rec, err := w.read()
+	seen = watchedNow{Paths: append([]string{}, rec.Paths...), Left: []leftJSON{}, err: err}
+	if err == nil {
+		if left, err := w.look(ctx, rec); err == nil {
+			seen.Left = left
+		} else {
+			seen.err = err
+		}
+	}
+	return seen
+}
+
+// sayWatched says what is watched, and what of it is not saved.
+func (a *app) sayWatched(w watchedNow) {
+	failed := w.failed()
+	switch {
+	case errors.Is(w.err, context.DeadlineExceeded):
+		a.sayField("Watched", count(len(w.Paths), "path")+", not looked at: it takes long; `satchel watch --list` takes its time")
+	case w.err != nil:
+		a.sayField("Watched", "not known: "+errorText(w.err))
+	case len(w.Paths) == 0:
+	case failed > 0:
+		text := fmt.Sprintf("%s; %d not saved as it stands: ", count(len(w.Paths), "path"), failed)
+		named := 0
+		for _, l := range w.Left {
+			if l.Failed && named < maxNamed {
+				if named++; named > 1 {
+					text += ", "
+				}
+				text += printable(l.Path)
+			}
+		}
+		if failed > named {
+			text += " and more"
+		}
+		a.sayField("Watched", text+"; `satchel watch --list` says why")
+	default:
+		text := count(len(w.Paths), "path")
+		if len(w.Left) > 0 {
+			text += fmt.Sprintf("; %d left out, such as links and folders of backups: see `satchel watch --list`", len(w.Left))
+		}
+		a.sayField("Watched", text)
+	}
+}
+
+func (a *app) oneStatus(d device, s satchel.Status, keys bool, seen watchedNow, held *int64) error {
 	type statusJSON struct {
 		ID           string         `json:"id"`
 		Name         string         `json:"name"`
@@ -137,12 +215,13 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, held *int64) erro
 		nextJSON
 		Rekeying string `json:"rekeying"`
 		*holdingJSON
+		watchedNow
 	}
 	if a.json {
 		return a.emit(statusJSON{s.ID, d.name, s.Label, s.Folder, s.Network, s.Fingerprint, stamp(s.Created), s.Device, s.Epoch,
 			s.Generation, stamp(s.Saved), s.Items, s.Protected, stamp(s.Verified), s.Deleted, s.Copies, placesJSON(s.Places), slotsJSON(s.Slots),
 			append([]string{}, s.Missing...), s.KeysDropped, stamp(s.WordsWritten), s.Limit, toNextJSON(s.Next), s.Rekeying,
-			toHoldingJSON(held, above(s, held))})
+			toHoldingJSON(held, above(s, held)), seen})
 	}
 	a.say("%s (%s), fingerprint %s", a.bold(printable(s.Label)), s.Network, s.Fingerprint)
 	switch {
@@ -187,6 +266,7 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, held *int64) erro
 	} else if s.Limit > 0 {
 		a.sayField("Limit", amount(s.Limit))
 	}
+	a.sayWatched(seen)
 	for _, name := range s.Missing {
 		text := ": a restore had to go on without it; `satchel put` or `satchel backup` with a new value ends that"
 		switch name {

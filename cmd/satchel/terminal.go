@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -107,7 +108,7 @@ func (t *terminal) secret(ctx context.Context, prompt string) (secret.Bytes, err
 	if err != nil {
 		return secret.Bytes{}, err
 	}
-	got, err := t.read(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	got, err := t.read(ctx, func() ([]byte, error) { return readHidden(t.in) })
 	if err != nil {
 		_ = term.Restore(fd, state)
 	}
@@ -116,11 +117,14 @@ func (t *terminal) secret(ctx context.Context, prompt string) (secret.Bytes, err
 	return secret.New(got), err
 }
 
+// errNoAnswer says that a question was ended with Ctrl-D.
+var errNoAnswer = errors.New("ended: no answer was given")
+
 // read waits for an answer or for the end of ctx.
 func (t *terminal) read(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
 	got, err := await(ctx, read)
 	if err == io.EOF {
-		return nil, fmt.Errorf("no answer: %w", context.Canceled)
+		return nil, fmt.Errorf("%w: %w", errNoAnswer, context.Canceled)
 	}
 	return got, err
 }

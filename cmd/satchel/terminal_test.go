@@ -352,6 +352,29 @@ func TestCtrlC(t *testing.T) {
 	}
 }
 
+// Ctrl-D is no answer: it ends the command as Ctrl-C does, and it is said.
+func TestCtrlD(t *testing.T) {
+	t.Parallel()
+	p := newPerson(t)
+	p.run("create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code")
+	p.answer("press Enter", "")
+	p.ends(0)
+	p.run("words", "verify")
+	p.answer(`Word \d+ of 12: $`, "abandon")
+	p.expect(`Word \d+ of 12: $`)
+	p.typed("\x04")
+	p.expect("satchel: ended: no answer was given")
+	if strings.Contains(p.shown(), "abandon") {
+		t.Errorf("a word is shown:\n%s", p.shown())
+	}
+	p.ends(130)
+	p.run("get", "keys") // a question with an echo
+	p.expect(`\[y/N\] $`)
+	p.typed("\x04")
+	p.expect("satchel: ended: no answer was given")
+	p.ends(130)
+}
+
 // With --json nobody is asked, terminal or not.
 func TestJSONNeverAsks(t *testing.T) {
 	t.Parallel()
@@ -498,8 +521,8 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// Nobody reads the result any more: an error like others, and no end by a signal
-// in the middle of the work.
+// Nobody reads the result any more: no end by a signal in the middle of the work, an
+// error where something is lost by it, and else the silence of "| head".
 func TestClosedPipe(t *testing.T) {
 	p := newPerson(t)
 	r, w, err := os.Pipe()
@@ -519,6 +542,19 @@ func TestClosedPipe(t *testing.T) {
 	}
 	if exit, ok := errors.AsType[*exec.ExitError](cmd.Wait()); !ok || exit.ExitCode() != 1 {
 		t.Errorf("got %v, want exit code 1", exit)
+	}
+	for _, args := range [][]string{{"status"}, {"items", "--json"}, {"get", "descriptors"}, {"export", "descriptors"}, {"completion", "bash"}} {
+		cmd, _, stderr := p.beside(args...)
+		cmd.Stdout = w
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if said, err := io.ReadAll(stderr); err != nil || len(said) > 0 {
+			t.Errorf("%v: got %q, %v, want silence", args, said, err)
+		}
+		if exit, ok := errors.AsType[*exec.ExitError](cmd.Wait()); !ok || exit.ExitCode() != 141 {
+			t.Errorf("%v: got %v, want exit code 141", args, exit)
+		}
 	}
 }
 

@@ -32,8 +32,8 @@ func (a *app) watchCommand() *cobra.Command {
 		Short: "Back up by itself, at every change",
 		Long: `Watches files and folders and saves them at every change, as file/NAME or
 file/FOLDER/PATH. The paths are remembered for this wallet: after a restart,
-"satchel watch" alone goes on with all of them. --list shows them, and --forget
-drops one; what was saved of it stays in the backup.
+"satchel watch" alone goes on with all of them. --list shows them, and what in them
+is not saved and why; --forget drops one; what was saved of it stays in the backup.
 
 It brings to every place what is late, also what other commands and programs put,
 tries again by itself while a place is away or full, and compares the whole backup
@@ -42,7 +42,8 @@ meanwhile. With no path at all it only does this.
 
 A file is saved when it has been left alone for a moment, never half-written. One
 that is deleted stays in the backup, unless --removals says otherwise. Links inside
-a folder are not followed, and Satchel's own files are left out.
+a folder are not followed, and Satchel's own files are left out, as is every folder
+whose name begins with BitcoinWalletBackup-.
 
 With --once the code is 3 also if something that is watched could not be read, or is
 not there. Each line says what was done. It ends with Ctrl-C or SIGTERM, and the code is 0
@@ -52,7 +53,8 @@ JSON, one object an event: time, event (watching, saved, not saved, late, caught
 healed, checked, pruned, left out, source failed, alarm, opened again, new keys, ended),
 generation, protected, places (address, health, generation, verified, error, code),
 and where it fits items, removed, healed, paths, path, objects, bytes, findings (place,
-object, error, code), since, error, code.`,
+object, error, code), since, error, code. With --list: paths, removals, left_out (path,
+error, and failed if it is meant to be saved).`,
 		Example: `  satchel watch ~/wallet.dat ~/.electrum/wallets
   satchel watch
   satchel watch --list
@@ -81,7 +83,7 @@ object, error, code), since, error, code.`,
 			}
 			switch {
 			case list:
-				return w.list()
+				return w.list(ctx)
 			case len(forget) > 0:
 				return w.forget(ctx, forget)
 			}
@@ -97,10 +99,10 @@ object, error, code), since, error, code.`,
 	cmd.Flags().SortFlags = false
 	cmd.Flags().BoolVar(&list, "list", false, "list what is watched, and end")
 	cmd.Flags().StringArrayVar(&forget, "forget", nil, "watch this `path` no more, and end")
-	cmd.Flags().BoolVar(&once, "once", false, "save what is there now, and end with the code of the\nbackup's state")
-	cmd.Flags().BoolVar(&removals, "removals", false, "a file that is deleted goes from the backup, too; this is\nremembered, and --removals=false ends it")
+	cmd.Flags().BoolVar(&once, "once", false, "save what is there now, and end with the code of the backup's state")
+	cmd.Flags().BoolVar(&removals, "removals", false, "a file that is deleted goes from the backup, too; this is remembered, and --removals=false ends it")
 	cmd.Flags().DurationVar(&every, "every", 24*time.Hour, "how often all places are compared; 0 for never")
-	cmd.Flags().IntVar(&keep, "keep", 0, "after a comparison that found nothing wrong, prune what is\nolder than this many checkpoints; 0 keeps all")
+	cmd.Flags().IntVar(&keep, "keep", 0, "after a comparison that found nothing wrong, prune what is older than this many checkpoints; 0 keeps all")
 	if err := cmd.RegisterFlagCompletionFunc("forget", a.completeWatched); err != nil {
 		panic(err)
 	}

@@ -131,7 +131,11 @@ func (w *watch) remember(ctx context.Context, paths []string, setRemovals, remov
 			return err
 		}
 		if _, err := file.New(file.Config{Paths: []string{abs}}); err != nil {
-			return usagef("%s: %v", printable(p), err)
+			u := &usageError{text: fmt.Sprintf("%s: %v", printable(p), err)}
+			if errors.Is(err, file.ErrName) {
+				u.hint = "what was watched before still is; rename this, or save it once under a name of your own: satchel put file/NAME FILE"
+			}
+			return u
 		}
 		for _, o := range own {
 			if within(real(o), real(abs)) {
@@ -216,9 +220,83 @@ func (w *watch) forget(ctx context.Context, paths []string) error {
 	})
 }
 
-// list prints what is watched.
-func (w *watch) list() error {
+// leftJSON is something in what is watched that is not saved.
+type leftJSON struct {
+	Path   string `json:"path"`
+	Error  string `json:"error"`
+	Failed bool   `json:"failed"` // it is meant to be saved
+}
+
+// look looks at what is watched and returns what of it is not saved as it stands.
+func (w *watch) look(ctx context.Context, rec watchRecord) ([]leftJSON, error) {
+	left := []leftJSON{}
+	if len(rec.Paths) == 0 {
+		return left, nil
+	}
+	src, err := w.source(rec)
+	if err != nil {
+		return nil, err
+	}
+	type answer struct {
+		list []*file.SkippedError
+		err  error
+	}
+	done := make(chan answer, 1)
+	// What a network holds may not answer. Then a goroutine stays behind, and the
+	// command is about to end.
+	go func() {
+		list, err := src.Look(ctx)
+		done <- answer{list, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case got := <-done:
+		for _, e := range got.list {
+			left = append(left, leftJSON{e.Path, leftWhy(e), !neverKept(e)})
+		}
+		return left, got.err
+	}
+}
+
+// maxLeft is how much of what is not saved is named to a person.
+const maxLeft = 100
+
+// sayLeft names what is watched and not saved, first what is meant to be.
+func (a *app) sayLeft(left []leftJSON) {
+	said := 0
+	for _, failed := range []bool{true, false} {
+		title := "Not saved as it stands; what was saved of it before is kept:"
+		if !failed {
+			title = "Left out, because it is never saved:"
+		}
+		for _, l := range left {
+			if l.Failed != failed {
+				continue
+			}
+			if said++; said > maxLeft {
+				break
+			}
+			if title != "" {
+				a.say("%s", title)
+				title = ""
+			}
+			a.say("  %s", printable(l.Path))
+			a.sayHanging("    ", printable(l.Error))
+		}
+	}
+	if more := len(left) - maxLeft; more > 0 {
+		a.say("  and %d more", more)
+	}
+}
+
+// list prints what is watched, and what of it is not saved.
+func (w *watch) list(ctx context.Context) error {
 	rec, err := w.read()
+	if err != nil {
+		return err
+	}
+	left, err := w.look(ctx, rec)
 	if err != nil {
 		return err
 	}
@@ -231,13 +309,15 @@ func (w *watch) list() error {
 	if len(rec.Paths) == 0 {
 		w.app.note("nothing is watched; name a file or a folder: satchel watch PATH")
 	}
+	w.app.sayLeft(left)
 	if rec.Paths == nil {
 		rec.Paths = []string{}
 	}
 	return w.app.emit(struct {
-		Paths    []string `json:"paths"`
-		Removals bool     `json:"removals"`
-	}{rec.Paths, rec.Removals})
+		Paths    []string   `json:"paths"`
+		Removals bool       `json:"removals"`
+		LeftOut  []leftJSON `json:"left_out"`
+	}{rec.Paths, rec.Removals, left})
 }
 
 func (a *app) completeWatched(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/secret"
+	"github.com/satchel-backup/satchel/wallet"
 )
 
 func (a *app) wordsCommand() *cobra.Command {
@@ -54,7 +55,7 @@ JSON: verified, next, next_command.`, satchel.MinWordsTyped),
 			satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.verifyWords(cmd.Context()) },
 	}
-	cmd.Flags().IntVar(&a.wordsFD, "words-fd", noFD, "read words from file descriptor `N`: lines of a position and\na word, or all in one line")
+	cmd.Flags().IntVar(&a.wordsFD, "words-fd", noFD, "read words from file descriptor `N`: lines of a position and a word, or all in one line")
 	return cmd
 }
 
@@ -67,10 +68,7 @@ func (a *app) verifyWords(ctx context.Context) error {
 		return err
 	}
 	defer b.Close()
-	keys, err := b.Keys()
-	if errors.Is(err, satchel.ErrNoItem) && b.Status().KeysDropped {
-		return &hintedError{fmt.Errorf("the words are not on this device: %w", err), "`satchel words keep` takes them to this device, and compares all of them"}
-	}
+	keys, err := keysHere(b)
 	if err != nil {
 		return err
 	}
@@ -93,6 +91,25 @@ func (a *app) verifyWords(ctx context.Context) error {
 		Verified bool `json:"verified"`
 		nextJSON
 	}{true, toNextJSON(s.Next)})
+}
+
+// keysHere returns the keys of a wallet, or an error that says where its words are.
+func keysHere(b *satchel.Backup) (wallet.Keys, error) {
+	keys, err := b.Keys()
+	return keys, wordsElsewhere(b, err)
+}
+
+// wordsElsewhere says where the words of a wallet are whose backup does not hold them, if
+// err is that they are no item.
+func wordsElsewhere(b *satchel.Backup, err error) error {
+	if !errors.Is(err, satchel.ErrNoItem) || !b.Status().KeysDropped {
+		return err
+	}
+	if _, keysErr := b.Keys(); keysErr == nil {
+		return &hintedError{fmt.Errorf("the words are not in the backup, only on this device: %w", err), "`satchel export words` shows them"}
+	}
+	return &hintedError{fmt.Errorf("the words are neither in the backup nor on this device, only where they were written down: %w", err),
+		"`satchel words keep` takes them to this device, and compares all of them"}
 }
 
 func (a *app) wordsKeepCommand() *cobra.Command {

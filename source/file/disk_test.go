@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -299,6 +301,8 @@ func TestOnce(t *testing.T) {
 	put(t, filepath.Join(dir, "large"), "12345678")
 	must(t, os.Symlink("a", filepath.Join(dir, "link")))
 	got, fails := items{}, 0
+	long := strings.Repeat("n", 250)
+	put(t, filepath.Join(dir, long), "1")
 	var said []string
 	src, err := file.New(file.Config{
 		Paths: []string{dir, filepath.Join(dir, "not there")}, MaxSize: 4, Quiet: 10 * time.Millisecond,
@@ -320,8 +324,22 @@ func TestOnce(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	slices.Sort(said)
-	if !slices.Equal(said, []string{"large", "link"}) {
+	if !slices.Equal(said, []string{"large", "link", long}) {
 		t.Errorf("left out: %v", said)
+	}
+	left, err := src.Look(t.Context())
+	must(t, err)
+	want := []struct {
+		name string
+		err  error
+	}{{"large", file.ErrTooLarge}, {"link", file.ErrLink}, {long, file.ErrName}, {"not there", fs.ErrNotExist}}
+	if len(left) != len(want) || len(said) != 3 {
+		t.Fatalf("a look tells %v, and said %v", left, said)
+	}
+	for i, w := range want {
+		if filepath.Base(left[i].Path) != w.name || !errors.Is(left[i], w.err) {
+			t.Errorf("a look tells %v of %s, want %v of %s", left[i], left[i].Path, w.err, w.name)
+		}
 	}
 	fails = 1
 	if err := src.Once(t.Context(), save); !errors.Is(err, errSave) || fails != 0 {

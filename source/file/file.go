@@ -8,7 +8,9 @@
 //
 // The file wallet.dat is the item "file/wallet.dat", and .wallet/a/b the item
 // "file/.wallet/a/b". A path may be a symbolic link or lead through some, and may
-// come to be later. Links inside a directory are not followed.
+// come to be later. Links inside a directory are not followed, and a directory whose
+// name begins with [seal.FolderPrefix] is left out whenever it comes: it is a backup,
+// perhaps this one, and saving it would never end.
 //
 // A file is read when it has been left alone for a while, and what was read
 // counts only if the file did not change meanwhile: it is never half-written, as
@@ -18,6 +20,7 @@
 package file
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +30,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/source"
 )
@@ -45,6 +49,8 @@ var (
 	ErrLink = errors.New("it is a symbolic link inside a directory")
 	// ErrNotRegular says that something is neither a file nor a directory.
 	ErrNotRegular = errors.New("it is neither a file nor a directory")
+	// ErrBackup says that a directory is a backup: saving it would change it.
+	ErrBackup = errors.New("it is a folder of backups")
 	// ErrRestless says that a file is being written all the time. It is tried again.
 	ErrRestless = errors.New("it changes all the time")
 	// ErrTooMany says that there are more than 100,000 files; the others are left out.
@@ -241,4 +247,35 @@ func (s *Source) Once(ctx context.Context, save func(ctx context.Context, change
 		r.sleep(ctx, next)
 	}
 	return ctx.Err()
+}
+
+// Look looks at what is there now, saves nothing and reads no file, and returns what
+// would be left out, by path: among it fs.ErrNotExist for a path of the Config that is
+// not there. What shows only in reading, such as a file that changes all the time, it
+// does not know. The Config's Report is not called.
+func (s *Source) Look(ctx context.Context) ([]*SkippedError, error) {
+	var left []*SkippedError
+	r := newRun(s, nil)
+	r.Report = func(e *SkippedError) { left = append(left, e) }
+	r.look = true
+	r.scan(ctx)
+	for _, root := range r.roots {
+		if !root.there && r.told[root.path].sweep == 0 {
+			r.say(root.path, fs.ErrNotExist)
+		}
+	}
+	for t := range r.due {
+		if ctx.Err() != nil {
+			break
+		}
+		_, err := r.sys.Read(t.root.homeDir(), t.root.inHome(t.rel), 0)
+		switch {
+		case t.seen.Size > r.MaxSize:
+			r.say(t.path(), ErrTooLarge)
+		case err != nil && !errors.Is(err, durable.ErrTooLarge) && !errors.Is(err, durable.ErrNotRegular) && !errors.Is(err, fs.ErrNotExist):
+			r.say(t.path(), err)
+		}
+	}
+	slices.SortFunc(left, func(a, b *SkippedError) int { return cmp.Compare(a.Path, b.Path) })
+	return left, ctx.Err()
 }

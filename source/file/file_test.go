@@ -563,6 +563,27 @@ func TestLeftOut(t *testing.T) {
 	})
 }
 
+// A look tells what cannot be read, and watches and saves nothing.
+func TestLook(t *testing.T) {
+	w := newWorld()
+	w.mkdir("/d")
+	w.mkdir("/d/s")
+	w.replace("/d/a", "1")
+	w.replace("/d/b", "2")
+	w.fail["/d/b"], w.fail["/d/s"] = fs.ErrPermission, fs.ErrPermission
+	src, err := file.NewOn(w, file.Config{Paths: []string{"/d"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := src.Look(t.Context())
+	if err != nil || len(left) != 2 || left[0].Path != "/d/b" || left[1].Path != "/d/s" || !errors.Is(left[0], fs.ErrPermission) || !errors.Is(left[1], fs.ErrPermission) {
+		t.Errorf("got %v, %v, want what cannot be read", left, err)
+	}
+	if w.opened != 0 {
+		t.Error("it watches")
+	}
+}
+
 func TestDuplicate(t *testing.T) {
 	const nfc, nfd = "/d/\u00e9", "/d/e\u0301"
 	item := "file/d/\u00e9"
@@ -634,6 +655,44 @@ func TestExclude(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A folder of backups is never kept, whenever it comes, and is told once: what saves
+// itself has no end.
+func TestBackupFolder(t *testing.T) {
+	const early, late = "/d/BitcoinWalletBackup-Sam-1", "/d/in/BitcoinWalletBackup-Sam-2"
+	try(t, file.Config{Removals: true}, func(w *world) {
+		w.mkdir("/d/in")
+		w.mkdir(early)
+		w.mkdir(early + "/items")
+		w.replace(early+"/items/a", "1")
+		w.replace("/d/BitcoinWalletBackup-notes.txt", "2") // no folder
+	}, func(tr *trial) {
+		tr.want(time.Second, items{"file/d/BitcoinWalletBackup-notes.txt": "2"})
+		tr.wantSaid(early, file.ErrBackup)
+		tr.mkdir(late)
+		tr.replace(late+"/a", "3")
+		tr.mkdir(late + "/items")
+		tr.replace(late+"/items/b", "4")
+		tr.replace(early+"/items/a", "5")
+		tr.want(time.Hour)
+		tr.wantSaid(late, file.ErrBackup)
+		tr.want(time.Hour)
+		tr.wantSaid(late) // not again
+	})
+	for _, path := range []string{late, late + "/items", late + "/items/b"} { // named itself
+		try(t, file.Config{Paths: []string{path}}, func(w *world) {
+			w.mkdir("/d/in")
+			w.mkdir(late)
+			w.mkdir(late + "/items")
+			w.replace(late+"/items/b", "4")
+		}, func(tr *trial) {
+			tr.want(time.Minute)
+			tr.wantSaid(path, file.ErrBackup)
+			tr.replace(late+"/items/b", "5")
+			tr.want(time.Hour)
+		})
+	}
 }
 
 // A sleep shows in the wall clock only.

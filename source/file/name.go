@@ -30,6 +30,9 @@ func itemName(base, rel string) (string, error) {
 // checkName returns ErrName unless an item can have the name and a device alone
 // may change it.
 func checkName(name string) error {
+	if len(name) > seal.MaxItemName {
+		return fmt.Errorf("%w: with its folders it has %d bytes, and an item name holds %d", ErrName, len(name), seal.MaxItemName)
+	}
 	if err := seal.CheckItemName(name); err != nil {
 		return fmt.Errorf("%w: %w", ErrName, err)
 	}

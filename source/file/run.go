@@ -31,6 +31,7 @@ type run struct {
 	sweep   uint64           // counts scans
 	exclude []string         // resolved
 	deaf    bool             // that there are no events was said
+	look    bool             // for Look: no events are wanted
 
 	scanAt  time.Time // when everything is looked at next
 	scanned time.Time // when it was

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/satchel-backup/satchel/seal"
 )
 
 // root is one configured path and what is below it.
@@ -72,7 +74,7 @@ func (r *run) scanSoon(now time.Time) {
 func (r *run) scan(ctx context.Context) {
 	start := time.Now()
 	r.sweep++
-	if r.in == nil {
+	if r.in == nil && !r.look {
 		w, err := r.sys.Watch()
 		if err != nil {
 			r.noEvents(err)
@@ -229,7 +231,7 @@ func (r *run) news(ctx context.Context, root *root, path string, n news) (stale 
 	if path == root.real && root.dir {
 		return n.op&(fsnotify.Remove|fsnotify.Rename) != 0
 	}
-	if !within(root.real, path) || r.excluded(path) {
+	if !within(root.real, path) || r.excluded(path) || inBackup(filepath.Dir(path)) {
 		return false
 	}
 	rel, err := filepath.Rel(root.real, path)
@@ -280,6 +282,9 @@ func (r *run) scanRoot(ctx context.Context, root *root) {
 		switch s, err := r.sys.Stat(root.real); {
 		case errors.Is(err, fs.ErrNotExist):
 			walked.listed["."] = true
+		case inBackup(filepath.Dir(root.real)):
+			walked.keep(".")
+			r.tell(root.path, stamp{Mode: fs.ModeDir}, ErrBackup)
 		case err != nil:
 			r.tell(root.path, stamp{}, err)
 		default:
@@ -400,6 +405,11 @@ func (r *run) scanTree(ctx context.Context, root *root, rel string, s stamp, wal
 		walked.keep(rel)
 		return
 	}
+	if inBackup(dir) {
+		walked.keep(rel)
+		r.tell(dir, stamp{Mode: fs.ModeDir}, ErrBackup)
+		return
+	}
 	// First the watch, then the look: what comes in between is seen twice, not never.
 	r.watch(dir, s)
 	list, err := r.sys.List(dir)
@@ -502,6 +512,18 @@ func (r *run) excluded(path string) bool {
 		}
 	}
 	return false
+}
+
+// inBackup reports whether a directory is the folder of a backup, or in one.
+func inBackup(dir string) bool {
+	for ; ; dir = filepath.Dir(dir) {
+		if strings.HasPrefix(filepath.Base(dir), seal.FolderPrefix) {
+			return true
+		}
+		if filepath.Dir(dir) == dir {
+			return false
+		}
+	}
 }
 
 // within reports whether path is dir or below it.
