@@ -150,6 +150,17 @@ func (a *app) report(err error) {
 		fmt.Fprintf(a.stderr, "%s\n", line)
 		return
 	}
+	if fact, details, ok := strings.Cut(text, satchel.ErrOtherDevice.Error()+": "); ok {
+		// Who wrote what, and where, is long, and a takeover is read by people.
+		if columns("satchel: "+fact+satchel.ErrOtherDevice.Error()) > helpWidth {
+			fact = strings.TrimSpace(fact) + "\n  "
+		}
+		fmt.Fprintf(a.stderr, "satchel: %s%v\n%s\n", fact, satchel.ErrOtherDevice, hanging("  ", details))
+		if hint != "" {
+			fmt.Fprintf(a.stderr, "%s\n", hanging("hint: ", hint))
+		}
+		return
+	}
 	a.tell("satchel: " + text)
 	if hint != "" {
 		a.tell("hint: " + hint)

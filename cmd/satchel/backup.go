@@ -64,8 +64,7 @@ there again and compared.
 			}
 			defer b.Close()
 			if len(changes) > 0 {
-				r, err := b.Save(cmd.Context(), changes...)
-				return a.saved(b, r, err)
+				return a.save(cmd.Context(), b, changes...)
 			}
 			r, err := b.Sync(cmd.Context())
 			return a.saved(b, r, err)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -209,14 +211,12 @@ func healthHint(p satchel.PlaceStatus) string {
 }
 
 // sayHanging prints text that begins with a title and goes on below its beginning.
-func (a *app) sayHanging(title, text string) {
-	indent := strings.Repeat(" ", columns(title))
-	for i, line := range strings.Split(wrapAt(text, helpWidth-columns(title)), "\n") {
-		if i > 0 {
-			title = indent
-		}
-		a.say("%s%s", title, line)
-	}
+func (a *app) sayHanging(title, text string) { a.say("%s", hanging(title, text)) }
+
+// hanging breaks text that begins with a title and goes on below its beginning.
+func hanging(title, text string) string {
+	indent := "\n" + strings.Repeat(" ", columns(title))
+	return title + strings.ReplaceAll(wrapAt(text, helpWidth-columns(title)), "\n", indent)
 }
 
 // sayField prints a named value, broken to fit.
@@ -254,6 +254,29 @@ func notProtected(generation uint64, places []satchel.PlaceStatus, copies int) s
 		return fmt.Sprintf("in %s only, %d asked for", count(n, "place"), copies)
 	}
 	return "in " + count(n, "place") + " only"
+}
+
+// save saves changes and prints what became of them. If another device writes the backup
+// it says whether they are kept here.
+func (a *app) save(ctx context.Context, b *satchel.Backup, changes ...satchel.Change) error {
+	r, err := b.Save(ctx, changes...)
+	if errors.Is(err, satchel.ErrOtherDevice) {
+		kept := map[string][32]byte{}
+		for _, i := range b.Items() {
+			kept[i.Name] = i.SHA256
+		}
+		var lost []string
+		for _, c := range changes {
+			if sum, ok := kept[c.Name]; ok == c.Remove || ok && sum != sha256.Sum256(c.Value) {
+				lost = append(lost, c.Name)
+			}
+		}
+		if len(lost) > 0 {
+			return fmt.Errorf("not saved, neither in a place nor on this device: %s: %w", itemNames("", lost), err)
+		}
+		return fmt.Errorf("kept on this device only: %w", err)
+	}
+	return a.saved(b, r, err)
 }
 
 // saved prints what became of a save.

@@ -43,8 +43,7 @@ made by create and import, and nothing else may change them.
 				return err
 			}
 			defer b.Close()
-			r, err := b.Save(cmd.Context(), changes...)
-			return a.saved(b, r, err)
+			return a.save(cmd.Context(), b, changes...)
 		},
 	}
 	cmd.Flags().BoolVar(&required, "required", false, "a restore without this item counts as incomplete")
