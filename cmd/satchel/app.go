@@ -156,12 +156,9 @@ func (a *app) report(err error) {
 			fact = strings.TrimSpace(fact) + "\n  "
 		}
 		fmt.Fprintf(a.stderr, "satchel: %s%v\n%s\n", fact, satchel.ErrOtherDevice, hanging("  ", details))
-		if hint != "" {
-			fmt.Fprintf(a.stderr, "%s\n", hanging("hint: ", hint))
-		}
-		return
+	} else {
+		a.tell("satchel: " + text)
 	}
-	a.tell("satchel: " + text)
 	if hint != "" {
 		a.tell("hint: " + hint)
 	}
