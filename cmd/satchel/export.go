@@ -32,16 +32,15 @@ func (e *exportTo) flags(cmd *cobra.Command, reveals bool) {
 }
 
 // write sends an export where it shall go.
-func (a *app) write(to exportTo, data []byte) error {
+func (a *app) write(ctx context.Context, to exportTo, data []byte) error {
 	a.progress.pause()
 	switch {
 	case to.file != "":
 		return writeNew(to.file, data)
 	case to.fd != noFD:
-		return a.writeFD(to.fd, append([]byte{}, data...))
+		return a.writeFD(ctx, to.fd, append([]byte{}, data...))
 	}
-	_, err := a.stdout.Write(data)
-	return unread(err)
+	return unread(writeTo(ctx, a.stdout, append([]byte{}, data...)))
 }
 
 func (a *app) exportCommand() *cobra.Command {
@@ -111,7 +110,7 @@ JSON: words (in one line), passphrase, passphrase_needed, fingerprint, paths.`,
 				case wallet.NeededPassphrase:
 					a.note("the wallet also needs its BIP 39 passphrase, which is not kept here: without it the words open another, empty wallet")
 				}
-				return a.write(to, text)
+				return a.write(cmd.Context(), to, text)
 			}
 			a.say("%s", wordColumns(words))
 			switch keys.PassphraseState() {
@@ -261,7 +260,7 @@ func (a *app) exportDescriptors(ctx context.Context, to exportTo, account uint32
 	if a.json {
 		return nil
 	}
-	return a.write(to, []byte(lines.String()))
+	return a.write(ctx, to, []byte(lines.String()))
 }
 
 // exportKeys are the keys of the wallet, complete with a passphrase that is not
@@ -329,7 +328,7 @@ func (a *app) exportCore(ctx context.Context, to exportTo, account uint32, priva
 			return usageOf(err)
 		}
 		defer text.Wipe()
-		return a.write(to, append(append([]byte{}, text.Open()...), '\n'))
+		return a.write(ctx, to, append(append([]byte{}, text.Open()...), '\n'))
 	}
 	d, err := keys.Descriptors(account)
 	if err != nil {
@@ -339,7 +338,7 @@ func (a *app) exportCore(ctx context.Context, to exportTo, account uint32, priva
 	if err != nil {
 		return err
 	}
-	return a.write(to, append(text, '\n'))
+	return a.write(ctx, to, append(text, '\n'))
 }
 
 // scanFrom is since when a wallet made on a day, if known, must be looked for: the
@@ -387,7 +386,7 @@ import. "satchel put labels FILE" takes them.`,
 			if err != nil {
 				return err
 			}
-			return a.write(to, text)
+			return a.write(cmd.Context(), to, text)
 		},
 	}
 	to.flags(cmd, false)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -75,8 +76,7 @@ func (a *app) file(fd int) io.Reader {
 }
 
 // writeFD writes to a descriptor that a flag names, and clears data.
-func (a *app) writeFD(fd int, data []byte) error {
-	defer clear(data)
+func (a *app) writeFD(ctx context.Context, fd int, data []byte) error {
 	var w io.Writer
 	switch fd {
 	case 1:
@@ -86,6 +86,16 @@ func (a *app) writeFD(fd int, data []byte) error {
 	default:
 		w = a.fds[fd]
 	}
-	_, err := w.Write(data)
+	return writeTo(ctx, w, data)
+}
+
+// writeTo writes data and clears it. A pipe may be full, and nobody read it: then the
+// write ends with ctx, and a goroutine stays behind in it, as in await.
+func writeTo(ctx context.Context, w io.Writer, data []byte) error {
+	_, err := await(ctx, func() ([]byte, error) {
+		defer clear(data)
+		_, err := w.Write(data)
+		return nil, err
+	})
 	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -111,8 +112,7 @@ func (a *app) sayValue(ctx context.Context, name string, items []satchel.ItemInf
 		return fmt.Errorf("%s: %w", printable(name), satchel.ErrNoItem)
 	}
 	a.progress.pause()
-	_, err := a.stdout.Write(value.Open())
-	return unread(err)
+	return unread(writeTo(ctx, a.stdout, bytes.Clone(value.Open())))
 }
 
 // writeNew writes a file that nobody else can read, where none is yet.

@@ -348,7 +348,7 @@ func (a *app) show(ctx context.Context, w newWay) error {
 		return nil
 	}
 	if a.codeFD != noFD {
-		if err := a.writeFD(a.codeFD, append(slices.Clone(w.printed.Open()), '\n')); err != nil {
+		if err := a.writeFD(ctx, a.codeFD, append(slices.Clone(w.printed.Open()), '\n')); err != nil {
 			return &hintedError{fmt.Errorf("writing to --code-fd: %w", err), "nothing was made; give a descriptor that can be written to"}
 		}
 		return nil

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -473,13 +474,28 @@ func signalled(t *testing.T, cmd *exec.Cmd, signals ...os.Signal) {
 }
 
 // The terminal goes away, or somebody ends the command: 130, also where it hangs
-// in what knows nothing of an end, after a while or at the second signal.
+// in what knows nothing of an end, after a while or at the second signal. Words that
+// nobody takes out of a full pipe hold nothing up.
 func TestSignals(t *testing.T) {
 	p := newPerson(t)
 	p.run("create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code")
 	p.answer("press Enter", "")
 	p.ends(0)
-	for _, signals := range [][]os.Signal{{syscall.SIGHUP}, {syscall.SIGTERM, syscall.SIGINT}} {
+	// A program that was started to ignore SIGHUP, as by nohup, hands that on.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for _, c := range []struct {
+		args    []string
+		atOnce  bool // without grace
+		signals []os.Signal
+	}{
+		{[]string{"export", "words", "--to-fd", "3"}, true, []os.Signal{syscall.SIGHUP}},
+		{[]string{"export", "words", "--yes"}, true, []os.Signal{syscall.SIGTERM}},
+		{[]string{"status"}, false, []os.Signal{syscall.SIGHUP}},
+		{[]string{"status"}, true, []os.Signal{syscall.SIGTERM, syscall.SIGINT}},
+	} {
+		signals := c.signals
 		r, w, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
@@ -496,12 +512,13 @@ func TestSignals(t *testing.T) {
 		// Nothing tells when it hangs. If the signal came before the program was
 		// ready for it, which a busy machine makes likely, it gets more time.
 		for wait := 300 * time.Millisecond; ; wait *= 3 {
-			cmd, _, _ := p.beside("export", "words", "--to-fd", "3")
-			cmd.ExtraFiles = []*os.File{w}
+			cmd, _, _ := p.beside(c.args...)
+			cmd.Stdout, cmd.ExtraFiles = w, []*os.File{w}
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(wait)
+			sent := time.Now()
 			for _, s := range signals {
 				if err := cmd.Process.Signal(s); err != nil {
 					t.Fatal(err)
@@ -510,12 +527,15 @@ func TestSignals(t *testing.T) {
 			err := cmd.Wait()
 			exit, ok := errors.AsType[*exec.ExitError](err)
 			if ok && exit.ExitCode() == 130 {
+				if took := time.Since(sent); c.atOnce && took >= grace {
+					t.Errorf("%v, %v: it took %v to end", c.args, signals, took)
+				}
 				break
 			}
 			if ok && exit.ExitCode() == -1 && wait < 10*time.Second {
 				continue // Ended by the signal itself.
 			}
-			t.Errorf("%v: got %v, want exit code 130", signals, err)
+			t.Errorf("%v, %v: got %v, want exit code 130", c.args, signals, err)
 			break
 		}
 	}
