@@ -133,6 +133,7 @@ func Open(cfg Config) (*Backup, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening this device's wallet: %w", err)
 	}
+	cfg.Places = patiently(cfg.Places)
 	b := &Backup{cfg: cfg, dev: dev}
 	b.op.Lock()
 	b.end()
@@ -168,7 +169,6 @@ func (cfg *Config) fill(device bool) error {
 		}
 		seen[p.Address] = true
 	}
-	cfg.Places = patiently(cfg.Places)
 	cfg.Software = cmp.Or(cfg.Software, "satchel/"+Version)
 	if cfg.Settle == 0 {
 		cfg.Settle = 2 * time.Second
@@ -1134,8 +1134,12 @@ func (b *Backup) pushObject(ctx context.Context, p store.Place, path string) err
 	if err != nil {
 		return err
 	}
+	return b.pushData(ctx, p, path, data)
+}
+
+func (b *Backup) pushData(ctx context.Context, p store.Place, path string, data []byte) error {
 	name := b.dev.info.Folder + "/" + path
-	err = p.Store.Put(ctx, name, data)
+	err := p.Store.Put(ctx, name, data)
 	if err != nil && !errors.Is(err, store.ErrExist) {
 		return err
 	}

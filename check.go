@@ -90,9 +90,18 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 		if st := d.places[p.Address]; healthOf(worst) != HealthBehind || st == nil || st.err == nil || st.health.lost() {
 			b.setPlace(p.Address, healthOf(worst), worst) // Why it is behind says more than that.
 		}
-		if healthOf(worst).lost() {
-			b.change(d.places[p.Address].lose)
+		if !healthOf(worst).lost() {
+			continue
 		}
+		b.change(func() {
+			st := d.places[p.Address]
+			if !st.at.IsZero() && (!st.lost || !st.verified.IsZero()) {
+				st.lose() // What never held anything has lost nothing.
+			}
+			for _, f := range bad { // What is being put back there stays known.
+				delete(st.held, f.Object)
+			}
+		})
 	}
 	for _, name := range lostItems(d.items) {
 		r.add("", name, fmt.Errorf("lost before this device was restored: %w", ErrIncomplete))
@@ -158,7 +167,7 @@ func (b *Backup) verified(p store.Place) seal.SnapshotName {
 // that is only late.
 func (b *Backup) toCheck(p store.Place, seen map[string]bool) (left []string, late map[string]bool) {
 	left = slices.DeleteFunc(b.dev.liveObjects(0), func(path string) bool { return seen[path] })
-	if st := b.dev.places[p.Address]; st != nil && (st.lost || st.health.lost()) {
+	if st := b.dev.places[p.Address]; st != nil && !st.at.IsZero() && (st.lost || st.health.lost()) {
 		return left, nil // It held them.
 	}
 	return left, b.dev.late(b.verified(p))

@@ -314,9 +314,10 @@ type rekeyRecord struct {
 	ID     string `json:"id"`
 	Device string `json:"device"`
 	Folder string `json:"folder"`
-	Temp   string `json:"temp"` // its directory until it is protected
-	Dir    string `json:"dir"`  // its directory from then on
-	Head   string `json:"head"` // the newest snapshot of this backup when it was begun
+	Temp   string `json:"temp"`          // its directory until it is protected
+	Dir    string `json:"dir"`           // its directory from then on
+	Head   string `json:"head"`          // the newest snapshot of this backup when it was begun
+	End    string `json:"end,omitempty"` // the snapshot that ends this backup, once it is sealed
 }
 
 type retired struct {
@@ -383,7 +384,17 @@ type placeRecord struct {
 	Health   Health    `json:"health"`
 	Err      string    `json:"err,omitempty"`
 	Branch   string    `json:"branch,omitempty"` // name of a snapshot
+	Ended    bool      `json:"ended,omitempty"`  // Err is ErrEnded
 }
+
+// toldError is an error that an earlier process recorded.
+type toldError struct {
+	text string
+	fact error
+}
+
+func (e *toldError) Error() string { return e.text }
+func (e *toldError) Unwrap() error { return e.fact }
 
 func (e *entry) record() itemRecord {
 	l := &e.line
@@ -656,6 +667,9 @@ func (d *device) replay(r *record) (err error) {
 			if p.Err != "" {
 				st.err = errors.New(p.Err)
 			}
+			if p.Ended {
+				st.err = &toldError{p.Err, ErrEnded}
+			}
 			if st.branch, err = seal.ParseSnapshotName(p.Branch); err != nil {
 				return err
 			}
@@ -913,7 +927,7 @@ func (d *device) placesRecord() *placesRecord {
 	for addr, p := range d.places {
 		pr := placeRecord{Snapshot: p.verified.String(), At: p.at, Health: p.health, Branch: p.branch.String()}
 		if p.err != nil {
-			pr.Err = p.err.Error()
+			pr.Err, pr.Ended = p.err.Error(), errors.Is(p.err, ErrEnded)
 		}
 		r.Places[addr] = pr
 	}
@@ -1117,6 +1131,9 @@ func (d *device) sweep(places []store.Place) error {
 				objects[string(hashOf(p))] = true
 			}
 		}
+	}
+	if n, err := seal.ParseSnapshotName(d.rekey.End); err == nil && !n.IsZero() {
+		objects[string(n.Hash)] = true
 	}
 	for _, e := range d.items {
 		values[valueName(d.key, &e.line)] = true

@@ -278,31 +278,26 @@ func (o *Owner) deletePlace(ctx context.Context, p store.Place, del *Deleted) er
 	if err != nil {
 		return err
 	}
-	ended := false                             // by an earlier call
 	if b.dev.rekey.ID != "" || o.keys == nil { // Whatever is newer than this device is nowhere else.
 		for _, ob := range list {
 			n, ok := seal.ParseSnapshotPath(below(folder, ob.Name))
-			if ok && o.keys != nil && b.dev.beside(n) {
-				// A branch that came after it was looked for goes with nothing.
-				if ours, err := o.ours(ctx, p.Store, ob, false); err != nil {
+			switch {
+			case !ok || n.String() == b.dev.rekey.End:
+			case o.end != nil && (b.dev.beside(n) || n.Epoch == seal.MaxEpoch && b.dev.foreign(n)):
+				ours, err := o.ours(ctx, p.Store, ob, false)
+				if err != nil {
 					return err
-				} else if ours {
-					return fmt.Errorf("%w: %s is in no history of the newest, and would be deleted with the old backup", ErrForked, n.Path())
 				}
-			}
-			if !ok || !b.dev.foreign(n) {
-				continue
-			}
-			if o.end != nil && n.Epoch == seal.MaxEpoch {
-				if ours, err := o.ours(ctx, p.Store, ob, false); err != nil || ours {
-					if err != nil {
-						return err
-					}
-					ended = true
-					continue
+				if ours && n.Epoch < seal.MaxEpoch {
+					// A branch that came after it was looked for.
+					return fmt.Errorf("%w: %s is in no history of the newest, and would be deleted with the old backup: restore it elsewhere if it is needed, then delete the old backup", ErrForked, n.Path())
 				}
+				if !ours && n.Epoch == seal.MaxEpoch {
+					return b.dev.foreignError(p, n)
+				}
+			case b.dev.foreign(n):
+				return b.dev.foreignError(p, n)
 			}
-			return b.dev.foreignError(p, n)
 		}
 	}
 	if !b.dev.deleted {
@@ -324,19 +319,21 @@ func (o *Owner) deletePlace(ctx context.Context, p store.Place, del *Deleted) er
 		return 1
 	}
 	slices.SortStableFunc(list, func(a, b store.Object) int { return rank(a) - rank(b) })
-	left := len(del.Left)
+	left, ended := len(del.Left), false
 	for i, ob := range list {
 		b.cfg.progress(Deleting, p.Address, i, len(list))
 		if o.end != nil && rank(ob) > 0 {
-			// Between the slots and the rest: at no moment does it open without saying that it ended.
-			if n, ok := seal.ParseSnapshotPath(below(folder, ob.Name)); ok && n.Epoch == seal.MaxEpoch {
+			if below(folder, ob.Name) == o.end.name.Path() {
 				continue
 			}
+			// Between the slots and the rest: at no moment does it open without saying that
+			// it ended. Where a place is full, what goes makes room.
 			if !ended {
-				if err := o.pushEnd(ctx, p); err != nil {
+				err := b.pushData(ctx, p, o.end.name.Path(), o.end.data)
+				if err != nil && !errors.Is(err, store.ErrFull) {
 					return err
 				}
-				ended = true
+				ended = err == nil
 			}
 		}
 		ours, err := o.ours(ctx, p.Store, ob, len(del.Left) > left)
@@ -354,7 +351,7 @@ func (o *Owner) deletePlace(ctx context.Context, p store.Place, del *Deleted) er
 	}
 	if o.end != nil {
 		if !ended {
-			if err := o.pushEnd(ctx, p); err != nil {
+			if err := b.pushData(ctx, p, o.end.name.Path(), o.end.data); err != nil {
 				return err
 			}
 		}

@@ -54,7 +54,7 @@ func TestPlaceThatHangs(t *testing.T) {
 		if err != nil || !r.Protected || r.Places[0].Health != satchel.HealthUnreachable {
 			t.Errorf("the first: %+v, %v", r, err)
 		}
-		if took := time.Since(began); took > 3*time.Minute {
+		if took := time.Since(began); took > 6*time.Minute {
 			t.Errorf("the first took %v", took)
 		}
 		mustRead(t, here(t, b), way, good)
@@ -65,7 +65,7 @@ func TestPlaceThatHangs(t *testing.T) {
 				t.Errorf("then: %+v, %v", r, err)
 			}
 		}
-		if took := time.Since(began); took > time.Second || slow.calls.Load() != calls {
+		if took := time.Since(began); took > 15*time.Second || slow.calls.Load() != calls {
 			t.Errorf("then three took %v, with %d calls", took, slow.calls.Load()-calls)
 		}
 		slow.hangs.Store(false)

@@ -29,6 +29,7 @@ func (b *Backup) SetPlaces(ctx context.Context, places []store.Place, copies int
 	if err := cfg.fill(true); err != nil {
 		return b.result(0), fmt.Errorf("changing the places: %w", err)
 	}
+	cfg.Places = patiently(cfg.Places)
 
 	// Look first, at the new ones too.
 	old := b.cfg

@@ -238,7 +238,7 @@ func (o *Opened) branches(ctx context.Context) (map[seal.SnapshotName]bool, erro
 	}
 	names := slices.DeleteFunc(slices.Clone(o.names), func(n seal.SnapshotName) bool { return o.aliens[n] })
 	branches := branchesOf(names, o.newest, o.past, o.made)
-	tried := 0
+	tried, aliens := 0, map[seal.SnapshotName]bool{}
 	for _, n := range slices.SortedFunc(maps.Keys(branches), func(a, b seal.SnapshotName) int { return b.Compare(a) }) {
 		if tried++; tried > maxTries {
 			break
@@ -247,8 +247,12 @@ func (o *Opened) branches(ctx context.Context) (map[seal.SnapshotName]bool, erro
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case errors.Is(err, errAlien):
-			delete(branches, n)
+			aliens[n] = true
 		}
+	}
+	if len(aliens) > 0 { // What stood beside one of them alone does not any more.
+		names = slices.DeleteFunc(names, func(n seal.SnapshotName) bool { return aliens[n] })
+		branches = branchesOf(names, o.newest, o.past, o.made)
 	}
 	o.beside = branches
 	return branches, nil

@@ -12,7 +12,6 @@ import (
 
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/slot"
-	"github.com/satchel-backup/satchel/store"
 )
 
 // RekeyPlan is what Rekey makes.
@@ -291,9 +290,15 @@ type sealedEnd struct {
 	data []byte
 }
 
-// sealEnd seals the end of this backup: a checkpoint of the last epoch that holds nothing.
+// sealEnd returns the end of this backup: a checkpoint of the last epoch that holds
+// nothing. All places, and all calls that it takes, get the same one.
 func (o *Owner) sealEnd() (*sealedEnd, error) {
 	d := o.b.dev
+	if n, err := seal.ParseSnapshotName(d.rekey.End); err == nil && !n.IsZero() {
+		if data, err := d.object(n.Hash); err == nil {
+			return &sealedEnd{n, data}, nil
+		}
+	}
 	gen := d.head().Generation + 1
 	snap := &seal.Snapshot{
 		Generation: gen, Parent: d.head(), Past: pastAfter(d.past, d.head()), Time: o.b.cfg.Now(),
@@ -305,16 +310,15 @@ func (o *Owner) sealEnd() (*sealedEnd, error) {
 		snap.Items = append(snap.Items, it)
 	}
 	name, data, err := seal.SealSnapshot(o.keys.Device(seal.MaxEpoch, seal.NewDeviceID()), snap)
-	return &sealedEnd{name, data}, err
-}
-
-// pushEnd brings the end of this backup to a place.
-func (o *Owner) pushEnd(ctx context.Context, p store.Place) error {
-	name := o.b.dev.info.Folder + "/" + o.end.name.Path()
-	if err := p.Store.Put(ctx, name, o.end.data); err != nil && !errors.Is(err, store.ErrExist) {
-		return err
+	if err == nil {
+		err = d.putObject(name.Hash, data)
 	}
-	return o.b.readsBack(ctx, p, name, o.end.data)
+	if err == nil {
+		r := d.rekey
+		r.End = name.String()
+		err = o.b.setRekey(r)
+	}
+	return &sealedEnd{name, data}, err
 }
 
 // sealAnew commits everything that another device's directory holds as the first

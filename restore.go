@@ -70,6 +70,14 @@ func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (
 		return nil, out, fmt.Errorf("restoring: %w: device %s wrote generation %d since the backup was opened; open it again",
 			ErrOtherDevice, since[0].Device, since[0].Generation)
 	}
+	if o.newest.Epoch == seal.MaxEpoch {
+		if o.state.name.Epoch == seal.MaxEpoch {
+			return nil, out, fmt.Errorf("restoring: %w", ErrEnded)
+		}
+		if err := o.withdrawEnd(ctx); err != nil {
+			return nil, out, fmt.Errorf("restoring: taking the end of this backup back: %w", err)
+		}
+	}
 	epoch := o.nextEpoch()
 	if epoch >= seal.MaxEpoch { // That is the end's.
 		return nil, out, fmt.Errorf("restoring: epoch %d is the last: %w", seal.MaxEpoch-1, seal.ErrDamaged)
@@ -113,6 +121,29 @@ func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (
 		err = errors.Join(&IncompleteError{Items: out.Missing}, err)
 	}
 	return b, out, err
+}
+
+// withdrawEnd deletes the end of a backup from the places: the user has decided for an
+// older state, which would end at once otherwise.
+func (o *Opened) withdrawEnd(ctx context.Context) error {
+	for i, p := range o.reader.places {
+		for _, ob := range o.reader.lists[i] {
+			n, ok := seal.ParseSnapshotPath(ob.Name)
+			if !ok || n.Epoch != seal.MaxEpoch || o.aliens[n] {
+				continue
+			}
+			if _, err := o.snapshot(ctx, n); errors.Is(err, errAlien) {
+				continue
+			} else if err != nil && !gone(err) {
+				return err
+			}
+			ob.Name = o.reader.folder + "/" + ob.Name
+			if err := p.Store.Delete(ctx, ob); err != nil {
+				return fmt.Errorf("%s: %w", p.Address, err)
+			}
+		}
+	}
+	return nil
 }
 
 // maxStrangers bounds what a device remembers of snapshots that are not of its

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -63,22 +65,25 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 			}
 			if !a.json {
 				a.say("Removes %s, fingerprint %s, from this device.", printable(s.Label), s.Fingerprint)
-				if s.Deleted {
+				switch {
+				case s.Deleted:
 					a.say("%s.", deletedText)
 					a.say("Without its words (satchel export words) the money is lost.")
-				} else {
+				case ended(s):
+					a.say("%s", wrap("This backup ended: another device made new keys, and the wallet goes on in the backup with those. Nothing opens with the ways in that this one had."))
+					a.say("%s", wrap("To come back, with a new way in: "+restoreFrom(s)))
+				default:
 					a.say("The backup %s stays in:", printable(s.Folder))
 					for _, p := range s.Places {
 						a.say("  %s", printable(p.Address))
 					}
 					a.say("It opens with %s.", wayNames(slotKinds(s.Slots)))
 					if s.KeysDropped {
-						a.say("The words are not in it: satchel restore brings back the rest.")
-					} else {
-						a.say("To come back: satchel restore")
+						a.say("The words are not in it: a restore brings back the rest.")
 					}
+					a.say("%s", wrap("To come back, and look in all of its places: "+restoreFrom(s)))
 				}
-				if otherDevice(s) {
+				if otherDevice(s) && !ended(s) {
 					a.say("%s", wrap("Another device writes this backup now; what it saved is not touched."))
 				}
 				if lost != "" {
@@ -98,7 +103,7 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 			}
 			a.say("Forgotten on this device.")
 			places := []string{}
-			if !s.Deleted {
+			if !s.Deleted && !ended(s) {
 				for _, p := range s.Places {
 					places = append(places, p.Address)
 				}
@@ -110,6 +115,32 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 	cmd.Flags().BoolVar(&written, "words-are-written", false, "the words are not in the backup, and are written down")
 	cmd.Flags().BoolVar(&anyway, "anyway", false, "even if something is on this device only; a wallet that cannot be opened here is moved aside, and nothing of it deleted")
 	return cmd
+}
+
+// ended reports whether another device replaced the backup by one with new keys.
+func ended(s satchel.Status) bool {
+	return slices.ContainsFunc(s.Places, func(p satchel.PlaceStatus) bool { return errors.Is(p.Err, satchel.ErrEnded) })
+}
+
+// restoreFrom returns the command that looks in all places of a wallet: an older state
+// may be all that one of them has.
+func restoreFrom(s satchel.Status) string {
+	line := "satchel restore"
+	for _, p := range s.Places {
+		line += " --from " + shellQuote(strings.TrimPrefix(p.Address, "folder:"))
+	}
+	return line
+}
+
+// shellQuote returns a word as a shell reads it.
+func shellQuote(s string) string {
+	plain := func(r rune) bool {
+		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-+@:", r)
+	}
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(printable(s), "'", `'\''`) + "'"
 }
 
 // notSentError says why a wallet is not forgotten that is not protected.
