@@ -572,7 +572,7 @@ func (d *device) room(changes []Change) error {
 }
 
 // maxSlotLines is at least what the lines that are not items take in a checkpoint.
-const maxSlotLines = 64 << 10
+const maxSlotLines = 128 << 10
 
 // sealChange keeps a change's value on this device, and its object if it needs
 // one. It returns the new entry and the object's path. A value that can be packed goes

@@ -126,7 +126,6 @@ var codes = []struct {
 	{context.Canceled, CodeInterrupted},
 	{ErrOtherDevice, CodeOtherDevice},
 	{ErrForked, CodeOtherDevice},
-	{ErrBranch, CodeOtherDevice},
 	{ErrEnded, CodeOtherDevice},
 	{ErrWrongWallet, CodeWrongWallet},
 	{wallet.ErrOtherWallet, CodeWrongWallet},
@@ -157,6 +156,7 @@ var codes = []struct {
 	{durable.ErrCorrupt, CodeDamaged},
 	{ErrMissing, CodeDamaged},
 	{ErrNoBackup, CodeNoBackup},
+	{ErrBranch, CodeOtherDevice}, // After what is wrong besides.
 	{ErrNotProtected, CodePartly},
 }
 

@@ -247,7 +247,7 @@ func (o *Opened) branches(ctx context.Context) (map[seal.SnapshotName]bool, erro
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case errors.Is(err, errAlien):
-			aliens[n] = true
+			aliens[n], o.aliens[n] = true, true
 		}
 	}
 	if len(aliens) > 0 { // What stood beside one of them alone does not any more.
@@ -332,6 +332,9 @@ func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 	if err != nil {
 		return done, fmt.Errorf("pruning: %w", err)
 	}
+	if err := b.setStrangers(op.aliens); err != nil {
+		return done, fmt.Errorf("pruning: %w", err)
+	}
 	if len(branches) > 0 && !opts.Branches {
 		n := slices.MaxFunc(slices.Collect(maps.Keys(branches)), seal.SnapshotName.Compare)
 		return done, fmt.Errorf("pruning: %w: %s is in no history of the newest, and nothing is pruned while it is there", ErrForked, n.Path())
@@ -378,6 +381,31 @@ func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 		}
 	}
 	return done, errors.Join(errs...)
+}
+
+// setStrangers records snapshots that are known not to be of this backup.
+func (b *Backup) setStrangers(aliens map[seal.SnapshotName]bool) error {
+	d := b.dev
+	var r record
+	for n := range aliens {
+		if !d.strangers[n] && len(d.strangers)+len(r.Strangers) < maxStrangers {
+			r.Strangers = append(r.Strangers, n.String())
+		}
+	}
+	if len(r.Strangers) == 0 {
+		return nil
+	}
+	if err := d.append(r); err != nil {
+		return fmt.Errorf("recording it on this device: %w", err)
+	}
+	b.change(func() {
+		for n := range aliens {
+			if len(d.strangers) < maxStrangers {
+				d.strangers[n] = true
+			}
+		}
+	})
+	return nil
 }
 
 // oldestKept is the oldest state that a pruning leaves whole.

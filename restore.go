@@ -90,7 +90,7 @@ func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (
 	info.Device = device.Device().String()
 	err = stage(cfg, info, device, func(b *Backup) error {
 		for _, n := range slices.Concat(o.leftOut, o.names) {
-			if n.Epoch >= epoch && len(b.dev.strangers) < maxStrangers {
+			if (n.Epoch >= epoch || o.aliens[n]) && len(b.dev.strangers) < maxStrangers {
 				b.dev.strangers[n] = true
 			}
 		}
