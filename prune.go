@@ -375,12 +375,14 @@ func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 		}))
 		if err != nil {
 			errs = append(errs, fmt.Errorf("pruning %s: %w", l.place.Address, err))
+		} else {
+			b.setBranch(l.place, seal.SnapshotName{}) // The next look tells if one is left.
 		}
 		if errors.Is(err, errInterrupted) {
 			break
 		}
 	}
-	return done, errors.Join(errs...)
+	return done, errors.Join(append(errs, b.dev.savePlaces())...)
 }
 
 // setStrangers records snapshots that are known not to be of this backup.
