@@ -38,10 +38,11 @@ var level = map[string]int{
 
 	"": 4,
 
-	"keyserver/sqlite": 3,
-	"store/folder":     3,
-	"store/mem":        3,
-	"source/file":      3,
+	"keyserver/postgres": 3,
+	"keyserver/sqlite":   3,
+	"store/folder":       3,
+	"store/mem":          3,
+	"source/file":        3,
 
 	"slot": 2,
 
@@ -58,8 +59,9 @@ var level = map[string]int{
 	"secret": -1,
 
 	// Only tests import these.
-	"store/storetest":      3,
-	"keyserver/recordtest": 3,
+	"store/storetest":        3,
+	"keyserver/postgrestest": 3,
+	"keyserver/recordtest":   3,
 }
 
 // quiet packages touch no network, disk or clock of their own.

@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/satchel-backup/satchel/keyserver"
+	"github.com/satchel-backup/satchel/keyserver/postgres"
+	"github.com/satchel-backup/satchel/keyserver/postgrestest"
 	"github.com/satchel-backup/satchel/keyserver/recordtest"
 	"github.com/satchel-backup/satchel/keyserver/sqlite"
 	"github.com/satchel-backup/satchel/protocol"
@@ -67,12 +69,24 @@ func (w *world) server(afterRestore bool) *keyserver.Server {
 
 func (w *world) later(d time.Duration) { w.now.Add(d.Milliseconds()) }
 
-// onAll runs a test on every kind of database that needs no server.
+// onAll runs a test on every kind of database that is to be had.
 func onAll(t *testing.T, servers int, do func(w *world)) {
 	t.Run("memory", func(t *testing.T) { t.Parallel(); do(newWorld(t, &recordtest.Memory{}, servers)) })
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "records.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { db.Close() })
+		do(newWorld(t, db, servers))
+	})
+	if !postgrestest.Have() {
+		return // .ci/run wants these to run.
+	}
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		db, err := postgres.Open(t.Context(), postgrestest.Address(t))
 		if err != nil {
 			t.Fatal(err)
 		}

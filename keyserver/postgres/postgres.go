@@ -1,0 +1,258 @@
+// Package postgres keeps the records of a key server in PostgreSQL, for operators who run
+// several servers over one database, or want a synchronous standby:
+//
+//	db, err := postgres.Open(ctx, "postgres://satchel@db.example/satchel")
+//
+// A write of one record is one statement that commits by itself, and only if the record
+// still has the version that was read. With synchronous_standby_names a commit is on the
+// standby too before Put returns, so that no guess comes back when it is promoted. What
+// would weaken this is refused, or set right for these connections: fsync = off,
+// synchronous_commit below on.
+//
+// The address is a URL or a line of settings as libpq takes it; pool_max_conns is one of
+// them. A pooler in between must keep sessions (pool_mode = session).
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/satchel-backup/satchel/keyserver"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+const (
+	// connections is how many there are at most, unless the address says otherwise.
+	connections = 32
+	// patience is how long a write that was sent is waited for. It may have happened.
+	patience = 20 * time.Second
+	// connectTimeout is how long a connection may take, unless the address says otherwise.
+	connectTimeout = 5 * time.Second
+)
+
+// settings are those of each connection. A transaction whose server lost its power must
+// not keep others waiting for the hours that TCP takes to notice.
+const settings = `
+SET idle_in_transaction_session_timeout = '10s';
+SET lock_timeout = '10s';
+SELECT set_config('synchronous_commit', 'on', false)
+ WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply');
+`
+
+// DB is an open database.
+type DB struct {
+	pool *pgxpool.Pool
+}
+
+var _ keyserver.Records = (*DB)(nil)
+
+// Open opens the database at an address, and makes the table if it is not there.
+func Open(ctx context.Context, address string) (*DB, error) {
+	cfg, err := pgxpool.ParseConfig(address)
+	if err != nil {
+		// The error of the library shows the address without its password.
+		return nil, fmt.Errorf("opening the database: %w", err)
+	}
+	if !strings.Contains(address, "pool_max_conns") {
+		cfg.MaxConns = connections
+	}
+	if !strings.Contains(address, "connect_timeout") {
+		cfg.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	if cfg.ConnConfig.ValidateConnect == nil {
+		// After a failover the old primary is not written to, nor believed.
+		cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	cfg.ConnConfig.OnNotice = noticed
+	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		return c.PgConn().Exec(ctx, settings).Close()
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("opening the database: %w", err)
+	}
+	d := &DB{pool}
+	if err := d.prepare(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("opening the database: %w", err)
+	}
+	return d, nil
+}
+
+// prepare checks that a commit will be durable, and brings the table up to date. Servers
+// that start at the same time do it one after the other.
+func (d *DB) prepare(ctx context.Context) error {
+	var fsync string
+	if err := d.pool.QueryRow(ctx, "SELECT current_setting('fsync')").Scan(&fsync); err != nil {
+		return err
+	}
+	if fsync != "on" {
+		return errors.New("it has fsync = off: whenever it crashed, guesses would come back")
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	one, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return err
+	}
+	db := stdlib.OpenDBFromPool(d.pool)
+	defer db.Close()
+	p, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(one))
+	if err != nil {
+		return err
+	}
+	_, err = p.Up(ctx)
+	return err
+}
+
+// Get implements keyserver.Records.
+func (d *DB) Get(ctx context.Context, id keyserver.ID) (keyserver.Entry, error) {
+	e := keyserver.Entry{ID: id}
+	err := d.pool.QueryRow(ctx, "SELECT version, data FROM records WHERE id = $1", id[:]).Scan(&e.Version, &e.Data)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return e, keyserver.ErrNoRecord
+	}
+	if err != nil {
+		return e, fmt.Errorf("reading a record: %w", err)
+	}
+	return e, nil
+}
+
+// Scan implements keyserver.Records.
+func (d *DB) Scan(ctx context.Context, after keyserver.ID, limit int) (list []keyserver.Entry, err error) {
+	rows, err := d.pool.Query(ctx, "SELECT id, version, data FROM records WHERE id > $1 ORDER BY id LIMIT $2", after[:], limit)
+	if err != nil {
+		return nil, fmt.Errorf("reading records: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var e keyserver.Entry
+		var id []byte
+		if err := rows.Scan(&id, &e.Version, &e.Data); err != nil {
+			return nil, fmt.Errorf("reading records: %w", err)
+		}
+		if len(id) != len(e.ID) {
+			return nil, errors.New("reading records: an id has another length")
+		}
+		e.ID = keyserver.ID(id)
+		list = append(list, e)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("reading records: %w", err)
+	}
+	return list, nil
+}
+
+// Put implements keyserver.Records.
+func (d *DB) Put(ctx context.Context, writes ...keyserver.Write) error {
+	// Having a connection is waited for as long as the caller wants. Once a write is on
+	// its way it is not canceled: a commit that waits for the standby would be made
+	// visible by that, and called a success, without being there.
+	c, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("writing records: %w", err)
+	}
+	defer c.Release()
+	sent, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	delete(c.Conn().PgConn().CustomData(), warning)
+	if len(writes) == 1 {
+		err = apply(sent, c.Conn(), writes[0])
+	} else {
+		err = together(sent, c.Conn(), writes)
+	}
+	if err == nil {
+		// An administrator can end the wait for the standby. The commit is then called a
+		// success, with a warning.
+		if w, ok := c.Conn().PgConn().CustomData()[warning]; ok {
+			err = fmt.Errorf("%w: %v", errPerhaps, w)
+		}
+	}
+	if err == nil || errors.Is(err, keyserver.ErrStale) {
+		return err
+	}
+	if p, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch p.Code {
+		case "40001", "40P01": // Serialization failure, deadlock: another one wrote, this one did not.
+			return keyserver.ErrStale
+		case "25006": // Read-only: this is no primary any more. The next connection looks for it.
+			d.pool.Reset()
+		}
+	}
+	return fmt.Errorf("writing records: %w", err)
+}
+
+// errPerhaps says that a commit may be lost with the machine.
+var errPerhaps = errors.New("the database did not wait until the write was durable")
+
+// warning is where the last warning of a connection is kept.
+const warning = "satchel warning"
+
+func noticed(c *pgconn.PgConn, n *pgconn.Notice) {
+	if n.SeverityUnlocalized == "WARNING" {
+		c.CustomData()[warning] = n.Message
+	}
+}
+
+// executor is a connection or a transaction.
+type executor interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// apply makes one write, if the record has the version that it replaces.
+func apply(ctx context.Context, c executor, w keyserver.Write) (err error) {
+	var tag pgconn.CommandTag
+	switch {
+	case w.Data == nil:
+		tag, err = c.Exec(ctx, "DELETE FROM records WHERE id = $1 AND version = $2", w.ID[:], int64(w.Version))
+	case w.Version == 0:
+		tag, err = c.Exec(ctx, "INSERT INTO records (id, version, data) VALUES ($1, 1, $2) ON CONFLICT DO NOTHING", w.ID[:], w.Data)
+	default:
+		tag, err = c.Exec(ctx, "UPDATE records SET version = version + 1, data = $3 WHERE id = $1 AND version = $2", w.ID[:], int64(w.Version), w.Data)
+	}
+	if err == nil && tag.RowsAffected() == 0 {
+		err = keyserver.ErrStale
+	}
+	return err
+}
+
+// together makes all writes or none, in the order of their IDs, so that two who write the
+// same do not wait for each other.
+func together(ctx context.Context, c *pgx.Conn, writes []keyserver.Write) error {
+	writes = slices.SortedFunc(slices.Values(writes), func(a, b keyserver.Write) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		for _, w := range writes {
+			if err := apply(ctx, tx, w); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Close implements keyserver.Records. What Put has taken is made before it returns.
+func (d *DB) Close() error {
+	d.pool.Close()
+	return nil
+}
