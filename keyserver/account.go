@@ -244,46 +244,46 @@ func (r *record) confirm(k *key, seq uint64, c *protocol.Confirm, now int64) err
 }
 
 // head moves the head forward.
-func (r *record) head(k *key, seq uint64, h *protocol.Head, now int64) (changed bool, err error) {
+func (r *record) head(k *key, seq uint64, h *protocol.Head, now int64) error {
 	if k.State == protocol.StatePending {
-		return false, refuse(protocol.CodePending)
+		return refuse(protocol.CodePending)
 	}
 	if !h.SignedBy(r.HeadKey) {
 		if h.Epoch != r.Epoch {
-			return false, &protocol.Refusal{Code: protocol.CodeConflict, Head: r.Head}
+			return &protocol.Refusal{Code: protocol.CodeConflict, Head: r.Head}
 		}
-		return false, refuse(protocol.CodeDenied)
+		return refuse(protocol.CodeDenied)
 	}
 	if *h == r.Head && r.Unproven == 0 {
-		return false, nil
+		return nil
 	}
 	if h.Epoch != r.Epoch || h.Epoch == r.Head.Epoch && h.Generation <= r.Head.Generation && *h != r.Head {
-		return false, &protocol.Refusal{Code: protocol.CodeConflict, Head: r.Head}
+		return &protocol.Refusal{Code: protocol.CodeConflict, Head: r.Head}
 	}
 	if err := k.sequence(seq, now); err != nil {
-		return false, err
+		return err
 	}
 	r.Head, r.Unproven = *h, 0
-	return true, nil
+	return nil
 }
 
 // install makes another device the writer.
-func (r *record) install(k *key, seq uint64, i *protocol.InstallEpoch, now int64) (changed bool, err error) {
+func (r *record) install(k *key, seq uint64, i *protocol.InstallEpoch, now int64) error {
 	switch {
 	case k.State == protocol.StatePending:
-		return false, refuse(protocol.CodePending)
+		return refuse(protocol.CodePending)
 	case !i.InstalledBy(r.Owner):
-		return false, refuse(protocol.CodeDenied)
+		return refuse(protocol.CodeDenied)
 	case i.Epoch == r.Epoch && i.Head == r.HeadKey:
-		return false, nil
+		return nil
 	case i.Epoch != r.Epoch+1:
-		return false, &protocol.Refusal{Code: protocol.CodeConflict, Head: r.Head}
+		return &protocol.Refusal{Code: protocol.CodeConflict, Head: r.Head}
 	}
 	if err := k.sequence(seq, now); err != nil {
-		return false, err
+		return err
 	}
 	r.Epoch, r.HeadKey = i.Epoch, i.Head
-	return true, nil
+	return nil
 }
 
 // afterRestore leaves at most two guesses: those that were made since the copy are

@@ -22,7 +22,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/satchel-backup/satchel/protocol"
@@ -45,17 +45,27 @@ type Config struct {
 	// Allowed, if not nil, reports whether a registration token lets its holder make an
 	// account. The token is the bearer token of the request, "" for none.
 	Allowed func(token string) bool
-	Logger  *slog.Logger     // nil discards
-	Now     func() time.Time // nil means time.Now
+	// Missing, if not nil, is called when a record names a master key that Master has not
+	// got, at most once a second. It may set it.
+	Missing func()
+	// Answered, if not nil, is told of every answer: what was asked, 0 for what is no
+	// request, the code, and how long it took.
+	Answered func(op protocol.Op, code protocol.Code, took time.Duration)
+	Logger   *slog.Logger     // nil discards
+	Now      func() time.Time // nil means time.Now
 }
 
 // Server answers requests. It is an http.Handler, and is safe for concurrent use. Any
 // number of servers may use one database.
 type Server struct {
 	cfg         Config
-	incarnation uint32
-	busy        [256]sync.Mutex // by the first byte of the account: so writers here do not collide
+	incarnation atomic.Uint32
+	busy        [256]chan struct{} // by the first byte of the account: so writers here do not collide
+	missed      atomic.Int64       // when Missing was called
 }
+
+// patience is how long a request may take before it is told to come again.
+const patience = 15 * time.Second
 
 // New returns a server.
 func New(ctx context.Context, cfg Config) (*Server, error) {
@@ -69,6 +79,9 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		cfg.Now = time.Now
 	}
 	s := &Server{cfg: cfg}
+	for i := range s.busy {
+		s.busy[i] = make(chan struct{}, 1)
+	}
 	if err := s.incarnate(ctx); err != nil {
 		return nil, fmt.Errorf("starting the key server: %w", err)
 	}
@@ -87,31 +100,38 @@ func (s *Server) incarnate(ctx context.Context) error {
 			return err
 		}
 		if err == nil {
-			b, err := s.cfg.Master.open(incarnationID, e.Data)
+			n, _, err := s.parseIncarnation(e)
 			if err != nil {
 				return err
 			}
-			if len(b) != 4 {
-				return errRecord
-			}
-			s.incarnation = binary.BigEndian.Uint32(b)
+			s.incarnation.Store(n)
 		}
 		if err == nil && !s.cfg.AfterRestore {
 			return nil
 		}
-		sealed, err := s.cfg.Master.seal(incarnationID, binary.BigEndian.AppendUint32(nil, s.incarnation+1))
+		sealed, err := s.cfg.Master.seal(incarnationID, binary.BigEndian.AppendUint32(nil, s.incarnation.Load()+1))
 		if err != nil {
 			return err
 		}
 		err = s.cfg.Records.Put(ctx, Write{incarnationID, e.Version, sealed})
 		if err == nil {
-			s.incarnation++
+			s.incarnation.Add(1)
 			return nil
 		}
 		if !errors.Is(err, ErrStale) {
 			return err
 		}
 	}
+}
+
+func (s *Server) parseIncarnation(e Entry) (n uint32, b []byte, err error) {
+	if b, err = s.open(incarnationID, e.Data); err != nil {
+		return 0, nil, err
+	}
+	if len(b) != 4 {
+		return 0, nil, errRecord
+	}
+	return binary.BigEndian.Uint32(b), b, nil
 }
 
 // ServeHTTP answers one request. Whatever the protocol has an answer for is 200.
@@ -130,7 +150,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the request could not be read", status)
 		return
 	}
-	reply := s.Answer(r.Context(), body, token(r))
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	reply := s.Answer(ctx, body, token(r))
 	w.Header().Set("Content-Type", ContentType)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Write(reply)
@@ -147,6 +169,20 @@ func token(r *http.Request) string {
 
 // Answer answers the bytes of a request with those of a reply.
 func (s *Server) Answer(ctx context.Context, body []byte, token string) []byte {
+	if s.cfg.Answered == nil {
+		return s.reply(ctx, body, token)
+	}
+	start := time.Now()
+	reply := s.reply(ctx, body, token)
+	op, code := protocol.Op(0), protocol.Code(reply[1])
+	if code != protocol.CodeMalformed && code != protocol.CodeNewer {
+		op = protocol.Op(body[1])
+	}
+	s.cfg.Answered(op, code, time.Since(start))
+	return reply
+}
+
+func (s *Server) reply(ctx context.Context, body []byte, token string) []byte {
 	v, err := s.answer(ctx, body, token)
 	if err == nil {
 		return protocol.Reply(v)
@@ -154,7 +190,7 @@ func (s *Server) Answer(ctx context.Context, body []byte, token string) []byte {
 	if r, ok := errors.AsType[*protocol.Refusal](err); ok {
 		return r.Reply()
 	}
-	if ctx.Err() == nil {
+	if !errors.Is(ctx.Err(), context.Canceled) { // The client went.
 		s.cfg.Logger.Error("a request could not be answered", "err", err)
 	}
 	return (&protocol.Refusal{Code: protocol.CodeUnavailable}).Reply()
@@ -176,6 +212,19 @@ func (s *Server) answer(ctx context.Context, body []byte, token string) (any, er
 	return s.change(ctx, &req)
 }
 
+// open opens a record, also one that is sealed under a key which came meanwhile.
+func (s *Server) open(id ID, b []byte) ([]byte, error) {
+	out, err := s.cfg.Master.open(id, b)
+	if err == nil || s.cfg.Missing == nil {
+		return out, err
+	}
+	now, last := time.Now().UnixMilli(), s.missed.Load()
+	if now-last >= 1000 && s.missed.CompareAndSwap(last, now) {
+		s.cfg.Missing()
+	}
+	return s.cfg.Master.open(id, b)
+}
+
 // held is a record as it was read.
 type held struct {
 	*record
@@ -183,6 +232,22 @@ type held struct {
 	version uint64
 	key     *key
 	nonce   protocol.Nonce
+	aliases []ID // of its accounts, as they were read
+}
+
+// hold parses a record as it was read.
+func hold(e Entry, b []byte) (*held, error) {
+	r, err := parseRecord(b)
+	if err != nil {
+		return nil, err
+	}
+	h := &held{record: r, id: e.ID, version: e.Version}
+	for i := range r.Keys {
+		if k := &r.Keys[i]; k.State != 0 && ID(k.Account) != h.id {
+			h.aliases = append(h.aliases, ID(k.Account))
+		}
+	}
+	return h, nil
 }
 
 // load reads the record of an account, and what time has made of it.
@@ -196,7 +261,7 @@ func (s *Server) load(ctx context.Context, a protocol.Account, now int64) (*held
 		if err != nil {
 			return nil, err
 		}
-		b, err := s.cfg.Master.open(id, e.Data)
+		b, err := s.open(id, e.Data)
 		if err != nil {
 			return nil, err
 		}
@@ -204,19 +269,19 @@ func (s *Server) load(ctx context.Context, a protocol.Account, now int64) (*held
 			id = to
 			continue
 		}
-		r, err := parseRecord(b)
+		h, err := hold(e, b)
 		if err != nil {
 			return nil, err
 		}
-		r.afterRestore(s.incarnation)
-		if r.expire(now) {
+		h.afterRestore(s.incarnation.Load())
+		if h.expire(now) {
 			return nil, refuse(protocol.CodeUnknown)
 		}
-		k, err := r.find(a)
-		if err != nil {
+		if h.key, err = h.find(a); err != nil {
 			return nil, err
 		}
-		return &held{record: r, id: id, version: e.Version, key: k, nonce: s.cfg.Master.nonce(a, e.Version)}, nil
+		h.nonce = s.cfg.Master.nonce(a, e.Version)
+		return h, nil
 	}
 	return nil, refuse(protocol.CodeUnknown)
 }
@@ -234,21 +299,61 @@ func parseAlias(b []byte) (ID, bool) {
 	return ID(b[1:]), true
 }
 
-// save makes a record durable.
+// save makes a record durable, in one transaction with the end of the aliases that it has
+// no account for any more.
 func (s *Server) save(ctx context.Context, h *held, more ...Write) error {
 	sealed, err := s.cfg.Master.seal(h.id, h.record.bytes())
 	if err != nil {
 		return err
 	}
-	return s.cfg.Records.Put(ctx, append([]Write{{h.id, h.version, sealed}}, more...)...)
+	return s.put(ctx, h, append(more, Write{h.id, h.version, sealed}))
+}
+
+// remove deletes a record and its aliases.
+func (s *Server) remove(ctx context.Context, h *held) error {
+	h.Keys = [2]key{}
+	return s.put(ctx, h, []Write{{ID: h.id, Version: h.version}})
+}
+
+func (s *Server) put(ctx context.Context, h *held, writes []Write) error {
+	for _, id := range h.aliases {
+		if _, err := h.find(protocol.Account(id)); err == nil {
+			continue
+		}
+		e, err := s.cfg.Records.Get(ctx, id)
+		if errors.Is(err, ErrNoRecord) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		writes = append(writes, Write{ID: id, Version: e.Version})
+	}
+	return s.cfg.Records.Put(ctx, writes...)
+}
+
+func (s *Server) lock(ctx context.Context, a protocol.Account) (unlock func(), err error) {
+	busy := s.busy[a[0]]
+	select {
+	case busy <- struct{}{}:
+		return func() { <-busy }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // change answers a request of an account that exists. It reads, decides and writes until
 // nobody else wrote in between.
+//
+// What is granted is written always, also if it only says again what was said before: what
+// was read may be a write that failed halfway, in the database and not yet on its disk or
+// its standby. Once it is written again, it is.
 func (s *Server) change(ctx context.Context, req *protocol.Request) (any, error) {
-	lock := &s.busy[req.Account[0]]
-	lock.Lock()
-	defer lock.Unlock()
+	done, err := s.lock(ctx, req.Account)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -273,36 +378,26 @@ func (s *Server) changeOnce(ctx context.Context, req *protocol.Request) (any, er
 	case protocol.Evaluate:
 		return s.evaluate(ctx, h, req.Seq, &p, now)
 	case protocol.Finish:
-		before := k.Seq
 		v, err := h.finish(k, req.Seq, &p, h.nonce, now)
 		if err != nil {
 			return nil, err
 		}
-		if k.Seq == before { // Told again.
-			return v, nil
-		}
 		return v, s.save(ctx, h)
 	case protocol.Confirm:
-		before := k.Seq
 		if err := h.confirm(k, req.Seq, &p, now); err != nil {
 			return nil, s.erasing(ctx, h, err)
 		}
-		if k.Seq == before {
-			return nil, nil
-		}
 		return nil, s.save(ctx, h)
 	case protocol.PutHead:
-		changed, err := h.head(k, req.Seq, &p.Head, now)
-		if err == nil && changed {
-			err = s.save(ctx, h)
+		if err := h.head(k, req.Seq, &p.Head, now); err != nil {
+			return nil, err
 		}
-		return h.Head, err
+		return h.Head, s.save(ctx, h)
 	case protocol.InstallEpoch:
-		changed, err := h.install(k, req.Seq, &p, now)
-		if err == nil && changed {
-			err = s.save(ctx, h)
+		if err := h.install(k, req.Seq, &p, now); err != nil {
+			return nil, err
 		}
-		return nil, err
+		return nil, s.save(ctx, h)
 	case protocol.Delete:
 		return nil, s.delete(ctx, h, req.Account, &p)
 	}
@@ -329,14 +424,11 @@ func (s *Server) evaluate(ctx context.Context, h *held, seq uint64, e *protocol.
 	if err := e.Blinded.Check(); err != nil {
 		return nil, refuse(protocol.CodeMalformed)
 	}
-	used := h.Used
 	if err := h.record.evaluate(h.key, seq, e, now); err != nil {
 		return nil, s.erasing(ctx, h, err)
 	}
-	if h.Used != used {
-		if err := s.save(ctx, h); err != nil {
-			return nil, err
-		}
+	if err := s.save(ctx, h); err != nil {
+		return nil, err
 	}
 	// The guess is durable: whatever happens from here on, it is spent.
 	secret, err := h.key.secret()
@@ -361,9 +453,11 @@ func (s *Server) create(ctx context.Context, req *protocol.Request, c *protocol.
 		(c.By == protocol.NoAuthority) != (c.Replaces == protocol.Account{}) {
 		return nil, refuse(protocol.CodeMalformed)
 	}
-	lock := &s.busy[req.Account[0]]
-	lock.Lock()
-	defer lock.Unlock()
+	done, err := s.lock(ctx, req.Account)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -381,6 +475,9 @@ func (s *Server) createOnce(ctx context.Context, req *protocol.Request, c *proto
 	if err == nil {
 		if h.key.State != protocol.StatePending || h.key.Blinded != c.Blinded || h.key.Limit != c.Limit {
 			return nil, refuse(protocol.CodeExists)
+		}
+		if err := s.save(ctx, h); err != nil {
+			return nil, err
 		}
 		return created(h.key, c.Blinded) // The reply was lost.
 	}
@@ -417,7 +514,7 @@ func (s *Server) createOnce(ctx context.Context, req *protocol.Request, c *proto
 
 // begin keeps a key in a record of its own, or in place of one that expired.
 func (s *Server) begin(ctx context.Context, k *key, now int64) error {
-	h := &held{record: &record{Keys: [2]key{*k}, Incarnation: s.incarnation}, id: ID(k.Account)}
+	h := &held{record: &record{Keys: [2]key{*k}, Incarnation: s.incarnation.Load()}, id: ID(k.Account)}
 	e, err := s.cfg.Records.Get(ctx, h.id)
 	if errors.Is(err, ErrNoRecord) {
 		return s.save(ctx, h)
@@ -426,14 +523,15 @@ func (s *Server) begin(ctx context.Context, k *key, now int64) error {
 		return err
 	}
 	// The record may be that of the account which took the place of this one.
-	b, err := s.cfg.Master.open(h.id, e.Data)
+	b, err := s.open(h.id, e.Data)
 	if err != nil {
 		return err
 	}
-	if r, err := parseRecord(b); err != nil || !r.expire(now) {
+	old, err := hold(e, b)
+	if err != nil || !old.expire(now) {
 		return refuse(protocol.CodeExists)
 	}
-	h.version = e.Version
+	h.version, h.aliases = e.Version, old.aliases
 	return s.save(ctx, h)
 }
 
@@ -495,13 +593,13 @@ func (s *Server) delete(ctx context.Context, h *held, a protocol.Account, d *pro
 		h.Keys[1] = key{}
 		return s.save(ctx, h)
 	}
-	return s.cfg.Records.Put(ctx, Write{ID: h.id, Version: h.version})
+	return s.remove(ctx, h)
 }
 
 // nonce is what one who has no attempt here signs to finish. Everything that is written
 // to the account changes it.
 func (m *Master) nonce(a protocol.Account, version uint64) protocol.Nonce {
-	mac := hmac.New(sha256.New, m.nonces)
+	mac := hmac.New(sha256.New, m.keys.Load().nonces)
 	mac.Write(a[:])
 	mac.Write(binary.BigEndian.AppendUint64(nil, version))
 	return protocol.Nonce(mac.Sum(nil))

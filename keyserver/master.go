@@ -4,8 +4,10 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/crypto/chacha20poly1305"
 
@@ -19,9 +21,13 @@ const MasterSize = 32
 var ErrMaster = errors.New("no master key opens this record")
 
 // Master seals records. New records are sealed under the first key; the others open
-// what is not sealed anew yet.
+// what is not sealed anew yet. It is safe for concurrent use.
 type Master struct {
-	keys   []masterKey
+	keys atomic.Pointer[masterKeys]
+}
+
+type masterKeys struct {
+	list   []masterKey
 	nonces []byte
 }
 
@@ -34,32 +40,54 @@ type masterKey struct {
 // first.
 func NewMaster(keys ...secret.Bytes) (*Master, error) {
 	m := &Master{}
+	if err := m.Set(keys...); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Set replaces the keys, as they are to be while records are sealed anew: a key that is
+// new to other servers of the database is not the first before all of them have it.
+func (m *Master) Set(keys ...secret.Bytes) error {
+	set := &masterKeys{}
 	for _, k := range keys {
 		if k.Len() != MasterSize {
-			return nil, fmt.Errorf("a master key has %d bytes, not %d", k.Len(), MasterSize)
+			return fmt.Errorf("a master key has %d bytes, not %d", k.Len(), MasterSize)
 		}
 		id, err := hkdf.Key(sha256.New, k.Open(), nil, "satchel/v1/master-id", 4)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		seal, err := hkdf.Key(sha256.New, k.Open(), nil, "satchel/v1/record", chacha20poly1305.KeySize)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		m.keys = append(m.keys, masterKey{[4]byte(id), seal})
+		set.list = append(set.list, masterKey{[4]byte(id), seal})
 	}
-	if len(m.keys) == 0 {
-		return nil, errors.New("no master key")
+	if len(set.list) == 0 {
+		return errors.New("no master key")
 	}
 	var err error
-	m.nonces, err = hkdf.Key(sha256.New, keys[0].Open(), nil, "satchel/v1/nonce", 32)
-	return m, err
+	set.nonces, err = hkdf.Key(sha256.New, keys[0].Open(), nil, "satchel/v1/nonce", 32)
+	if err != nil {
+		return err
+	}
+	m.keys.Store(set)
+	return nil
+}
+
+// ID names the key that new records are sealed under. It tells nothing about the key.
+func (m *Master) ID() string { return hex.EncodeToString(m.keys.Load().list[0].id[:]) }
+
+// current reports whether a record is sealed under the first key.
+func (m *Master) current(b []byte) bool {
+	return len(b) >= 4 && [4]byte(b) == m.keys.Load().list[0].id
 }
 
 // seal seals a record for its place in the database. A record in another place does not
 // open.
 func (m *Master) seal(id ID, b []byte) ([]byte, error) {
-	k := m.keys[0]
+	k := m.keys.Load().list[0]
 	aead, err := chacha20poly1305.NewX(k.key)
 	if err != nil {
 		return nil, err
@@ -75,7 +103,7 @@ func (m *Master) open(id ID, b []byte) ([]byte, error) {
 	if len(b) < 4+chacha20poly1305.NonceSizeX {
 		return nil, ErrMaster
 	}
-	for _, k := range m.keys {
+	for _, k := range m.keys.Load().list {
 		if [4]byte(b) != k.id {
 			continue
 		}
