@@ -27,17 +27,19 @@ const module = "github.com/satchel-backup/satchel"
 //
 // Every level may use secret, and tests may also use the *test packages.
 var level = map[string]int{
-	"cmd/satchel":       7,
-	"cmd/satchel-demo":  7,
-	"examples/wallet":   7,
-	"examples/ownstore": 7,
-	"bench":             7,
-	"satcheltest":       7, // for the tests of wallets
+	"cmd/satchel":           7,
+	"cmd/satchel-demo":      7,
+	"cmd/satchel-keyserver": 7,
+	"examples/wallet":       7,
+	"examples/ownstore":     7,
+	"bench":                 7,
+	"satcheltest":           7, // for the tests of wallets
 
 	"internal/agent": 5,
 
 	"": 4,
 
+	"keyserver/front":    3,
 	"keyserver/postgres": 3,
 	"keyserver/sqlite":   3,
 	"store/folder":       3,
@@ -122,6 +124,23 @@ func TestFrontDoorIsSmall(t *testing.T) {
 			if strings.HasPrefix(imp, bad) {
 				t.Errorf("the SDK links %s", imp)
 			}
+		}
+	}
+}
+
+// What an operator runs knows no backups, and what people run is no key server.
+func TestKeyServerIsApart(t *testing.T) {
+	for _, imp := range closure(t, "cmd/satchel-keyserver") {
+		rest, ours := strings.CutPrefix(imp, module)
+		for _, bad := range []string{"", "/seal", "/slot", "/store", "/wallet", "/source", "/keychain", "/guard"} {
+			if ours && (rest == bad || bad != "" && strings.HasPrefix(rest, bad+"/")) {
+				t.Errorf("the key server links %s", imp)
+			}
+		}
+	}
+	for _, cmd := range []string{"cmd/satchel", ""} {
+		if slices.ContainsFunc(closure(t, cmd), func(imp string) bool { return strings.HasPrefix(imp, module+"/keyserver") }) {
+			t.Errorf("%q links the key server", cmd)
 		}
 	}
 }
