@@ -22,6 +22,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,7 +47,7 @@ type Config struct {
 	// account. The token is the bearer token of the request, "" for none.
 	Allowed func(token string) bool
 	// Missing, if not nil, is called when a record names a master key that Master has not
-	// got, at most once a second. It may set it.
+	// got, at most once a second for the same one. It may set it.
 	Missing func()
 	// Answered, if not nil, is told of every answer: what was asked, 0 for what is no
 	// request, the code, and how long it took.
@@ -61,7 +62,11 @@ type Server struct {
 	cfg         Config
 	incarnation atomic.Uint32
 	busy        [256]chan struct{} // by the first byte of the account: so writers here do not collide
-	missed      atomic.Int64       // when Missing was called
+	missing     struct {
+		sync.Mutex
+		id    [4]byte // of the key that was asked for
+		asked time.Time
+	}
 }
 
 // patience is how long a request may take before it is told to come again.
@@ -214,15 +219,22 @@ func (s *Server) answer(ctx context.Context, body []byte, token string) (any, er
 
 // open opens a record, also one that is sealed under a key which came meanwhile.
 func (s *Server) open(id ID, b []byte) ([]byte, error) {
-	out, err := s.cfg.Master.open(id, b)
-	if err == nil || s.cfg.Missing == nil {
-		return out, err
-	}
-	now, last := time.Now().UnixMilli(), s.missed.Load()
-	if now-last >= 1000 && s.missed.CompareAndSwap(last, now) {
-		s.cfg.Missing()
+	if s.cfg.Missing != nil && !s.cfg.Master.has(b) {
+		s.miss(b)
 	}
 	return s.cfg.Master.open(id, b)
+}
+
+// miss asks for a key that is not there, once for all who wait for it.
+func (s *Server) miss(b []byte) {
+	m := &s.missing
+	m.Lock()
+	defer m.Unlock()
+	if len(b) < len(m.id) || s.cfg.Master.has(b) || [4]byte(b) == m.id && time.Since(m.asked) < time.Second {
+		return
+	}
+	s.cfg.Missing()
+	m.id, m.asked = [4]byte(b), time.Now()
 }
 
 // held is a record as it was read.

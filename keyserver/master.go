@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -82,6 +83,11 @@ func (m *Master) ID() string { return hex.EncodeToString(m.keys.Load().list[0].i
 // current reports whether a record is sealed under the first key.
 func (m *Master) current(b []byte) bool {
 	return len(b) >= 4 && [4]byte(b) == m.keys.Load().list[0].id
+}
+
+// has reports whether there is a key of the name that a record gives.
+func (m *Master) has(b []byte) bool {
+	return len(b) >= 4 && slices.ContainsFunc(m.keys.Load().list, func(k masterKey) bool { return k.id == [4]byte(b) })
 }
 
 // seal seals a record for its place in the database. A record in another place does not

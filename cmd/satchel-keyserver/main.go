@@ -22,10 +22,14 @@ import (
 const version = "0.1.0"
 
 func main() {
+	os.Exit(run(signals(), os.Args[1:], os.Stdout, os.Stderr, os.Getenv, time.Now))
+}
+
+// signals returns a context that the first signal ends. A second one ends the program.
+func signals() context.Context {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal asks to end in order, a second one ends at once.
 	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr, os.Getenv, time.Now))
+	return ctx
 }
 
 // Exit codes.
