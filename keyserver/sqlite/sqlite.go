@@ -39,6 +39,8 @@ type DB struct {
 	read  *sql.DB
 	get   *sql.Stmt
 
+	version, remove, insert, update *sql.Stmt // of write
+
 	puts    chan put
 	end     sync.Once
 	ended   chan struct{} // closed when no put is taken any more
@@ -62,6 +64,9 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	}
 	d.write.SetMaxOpenConns(1)
 	if err = migrate(ctx, d.write); err == nil {
+		err = d.prepare(ctx)
+	}
+	if err == nil {
 		d.read, err = open(path)
 	}
 	if err == nil {
@@ -94,6 +99,21 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	}
 	_, err = p.Up(ctx)
 	return err
+}
+
+// prepare prepares what writes.
+func (d *DB) prepare(ctx context.Context) (err error) {
+	for s, text := range map[**sql.Stmt]string{
+		&d.version: "SELECT version FROM records WHERE id = ?",
+		&d.remove:  "DELETE FROM records WHERE id = ? AND version = ?",
+		&d.insert:  "INSERT INTO records (id, version, data) VALUES (?, 1, ?) ON CONFLICT DO NOTHING",
+		&d.update:  "UPDATE records SET version = version + 1, data = ? WHERE id = ? AND version = ?",
+	} {
+		if *s, err = d.write.PrepareContext(ctx, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Get implements keyserver.Records.
@@ -205,17 +225,26 @@ func (d *DB) commit(batch []put) (results []error, err error) {
 	defer tx.Rollback()
 	results = make([]error, len(batch))
 	for i, p := range batch {
-		fresh, err := current(ctx, tx, p.writes)
-		if err != nil {
-			return nil, err
-		}
-		if !fresh {
-			results[i] = keyserver.ErrStale
-			continue
+		if len(p.writes) > 1 { // All or none: the first is not made before the last is looked at.
+			fresh, err := d.current(ctx, tx, p.writes)
+			if err != nil {
+				return nil, err
+			}
+			if !fresh {
+				results[i] = keyserver.ErrStale
+				continue
+			}
 		}
 		for _, w := range p.writes {
-			if err := apply(ctx, tx, w); err != nil {
+			fresh, err := d.apply(ctx, tx, w)
+			if err != nil {
 				return nil, err
+			}
+			if !fresh && len(p.writes) > 1 {
+				return nil, errors.New("a record is written twice at once")
+			}
+			if !fresh {
+				results[i] = keyserver.ErrStale
 			}
 		}
 	}
@@ -224,10 +253,10 @@ func (d *DB) commit(batch []put) (results []error, err error) {
 
 // current reports whether all records have the versions that are to be replaced. Nobody
 // else writes until the transaction ends.
-func current(ctx context.Context, tx *sql.Tx, writes []keyserver.Write) (bool, error) {
+func (d *DB) current(ctx context.Context, tx *sql.Tx, writes []keyserver.Write) (bool, error) {
 	for _, w := range writes {
 		var version uint64
-		err := tx.QueryRowContext(ctx, "SELECT version FROM records WHERE id = ?", w.ID[:]).Scan(&version)
+		err := tx.StmtContext(ctx, d.version).QueryRowContext(ctx, w.ID[:]).Scan(&version)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return false, err
 		}
@@ -238,16 +267,22 @@ func current(ctx context.Context, tx *sql.Tx, writes []keyserver.Write) (bool, e
 	return true, nil
 }
 
-func apply(ctx context.Context, tx *sql.Tx, w keyserver.Write) (err error) {
+// apply makes one write, if the record has the version that it replaces.
+func (d *DB) apply(ctx context.Context, tx *sql.Tx, w keyserver.Write) (fresh bool, err error) {
+	var r sql.Result
 	switch {
 	case w.Data == nil:
-		_, err = tx.ExecContext(ctx, "DELETE FROM records WHERE id = ?", w.ID[:])
+		r, err = tx.StmtContext(ctx, d.remove).ExecContext(ctx, w.ID[:], w.Version)
 	case w.Version == 0:
-		_, err = tx.ExecContext(ctx, "INSERT INTO records (id, version, data) VALUES (?, 1, ?)", w.ID[:], w.Data)
+		r, err = tx.StmtContext(ctx, d.insert).ExecContext(ctx, w.ID[:], w.Data)
 	default:
-		_, err = tx.ExecContext(ctx, "UPDATE records SET version = version + 1, data = ? WHERE id = ?", w.Data, w.ID[:])
+		r, err = tx.StmtContext(ctx, d.update).ExecContext(ctx, w.Data, w.ID[:], w.Version)
 	}
-	return err
+	if err != nil {
+		return false, err
+	}
+	n, err := r.RowsAffected()
+	return n > 0, err
 }
 
 // Close implements keyserver.Records. What Put has taken is made before it returns.
