@@ -83,6 +83,9 @@ func (a *app) open(ctx context.Context, log *slog.Logger) (keyserver.Records, *m
 		if err == nil {
 			err = os.Chmod(file, 0o600)
 		}
+		if err != nil {
+			return nil, nil, hinted{err, "it is " + file + ": the folder must be on a disk that this user can write to"}
+		}
 	} else {
 		records, err = postgres.Open(ctx, a.settings.database)
 	}
