@@ -45,7 +45,8 @@ that is deleted stays in the backup, unless --removals says otherwise. Links ins
 a folder are not followed, and Satchel's own files are left out, as is every folder
 whose name begins with BitcoinWalletBackup-.
 
-With --once the code is 3 also if something that is watched could not be read, or is
+While none runs, --list compares the files with what is saved, names what is not,
+and the code is 3 then. With --once the code is 3 also if something that is watched could not be read, or is
 not there. Each line says what was done. It ends with Ctrl-C or SIGTERM, and the code is 0
 then; an error that no further try can cure ends it with the code of that error.
 
@@ -54,7 +55,8 @@ healed, checked, pruned, left out, source failed, alarm, opened again, new keys,
 generation, protected, places (address, health, generation, verified, error, code),
 and where it fits items, removed, healed, paths, path, objects, bytes, findings (place,
 object, error, code), since, error, code. With --list: paths, removals, left_out (path,
-error, and failed if it is meant to be saved).`,
+error, failed if it is meant to be saved, and unsaved if nothing but a satchel watch
+keeps it from being so), watching (whether one runs).`,
 		Example: `  satchel watch ~/wallet.dat ~/.electrum/wallets
   satchel watch
   satchel watch --list
@@ -83,7 +85,7 @@ error, and failed if it is meant to be saved).`,
 			}
 			switch {
 			case list:
-				return w.list(ctx)
+				return w.list(ctx, d)
 			case len(forget) > 0:
 				return w.forget(ctx, forget)
 			}
@@ -130,9 +132,17 @@ type watch struct {
 // maxTold bounds what is remembered of what was said to be left out.
 const maxTold = 10_000
 
+// runTries is how often a watch tries to become the only one of its wallet.
+const runTries = 3
+
 // run watches until ctx ends. added says that paths were given.
 func (w *watch) run(ctx context.Context, added bool) error {
 	lock, err := w.lock("run")
+	for try := 1; errors.Is(err, durable.ErrLocked) && try < runTries; try++ {
+		// It may be a status, which only looks whether somebody watches.
+		time.Sleep(busyPause)
+		lock, err = w.lock("run")
+	}
 	if errors.Is(err, durable.ErrLocked) {
 		if !added {
 			return &hintedError{errors.New("another satchel watch of this wallet is running"), "`satchel watch --list` shows what it watches"}
@@ -379,7 +389,7 @@ func (w *watch) once(ctx context.Context, d device) error {
 		}
 	}
 	if w.failed > 0 {
-		w.app.note("not saved as it stands: %s; what was saved before is kept", count(w.failed, "watched file"))
+		w.app.note("not saved as it stands: %s; what was saved before, if anything, is kept", count(w.failed, "watched file"))
 		return errPartly
 	}
 	return nil

@@ -167,6 +167,14 @@ func TestWatch(t *testing.T) {
 	// The power fails, and something changes meanwhile. No path is needed.
 	w.ends(syscall.SIGKILL, -1)
 	writeFile(t, a, "4")
+	for _, command := range [][]string{{"status"}, {"watch", "--list"}} {
+		if out := p.does(3, command...); !strings.Contains(out, "satchel watch is not running") || !strings.Contains(out, a) {
+			t.Errorf("%v hides that nobody watches: %s", command, out)
+		}
+	}
+	if out := p.does(3, "status", "--json"); !strings.Contains(out, `"watching":false`) || !strings.Contains(out, `{"path":"`+a+`","error":"it changed, and that is not saved","failed":true,"unsaved":true}`) {
+		t.Errorf("got %s", out)
+	}
 	w = p.watch()
 	w.sees("watching", "files")
 	w.sees("saved", "file/files/a")
@@ -331,8 +339,11 @@ func TestWatchRekey(t *testing.T) {
 	if got := p.does(0, "get", "file/notes"); got != "2" {
 		t.Errorf("got %q", got)
 	}
-	if got := p.does(0, "watch", "--list"); !strings.Contains(got, notes) {
+	if got := p.does(0, "watch", "--list"); !strings.Contains(got, notes) || strings.Contains(got, "not running") {
 		t.Errorf("watched: %s", got)
+	}
+	if got := p.does(0, "status", "--json"); !strings.Contains(got, `"watching":true`) {
+		t.Errorf("got %s", got)
 	}
 	w.ends(syscall.SIGTERM, 0)
 }

@@ -22,6 +22,7 @@ package file
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -53,6 +54,10 @@ var (
 	ErrBackup = errors.New("it is a folder of backups")
 	// ErrRestless says that a file is being written all the time. It is tried again.
 	ErrRestless = errors.New("it changes all the time")
+	// ErrUnsaved says that a file holds something else than what is saved of it.
+	ErrUnsaved = errors.New("it changed, and that is not saved")
+	// ErrNew says that nothing is saved of a file.
+	ErrNew = errors.New("it is new, and not saved")
 	// ErrTooMany says that there are more than 100,000 files; the others are left out.
 	ErrTooMany = errors.New("there are too many files")
 )
@@ -253,7 +258,17 @@ func (s *Source) Once(ctx context.Context, save func(ctx context.Context, change
 // would be left out, by path: among it fs.ErrNotExist for a path of the Config that is
 // not there. What shows only in reading, such as a file that changes all the time, it
 // does not know. The Config's Report is not called.
-func (s *Source) Look(ctx context.Context) ([]*SkippedError, error) {
+func (s *Source) Look(ctx context.Context) ([]*SkippedError, error) { return s.look(ctx, nil) }
+
+// Compare is Look, and compares each file with what is saved of it: by the size, and
+// where that is the same by the SHA-256 of the bytes. A file that differs is in the
+// result with ErrUnsaved, and one of which saved knows nothing with ErrNew. If ctx ends
+// meanwhile, what was found until then comes with its error.
+func (s *Source) Compare(ctx context.Context, saved func(item string) (size int64, sum [32]byte, ok bool)) ([]*SkippedError, error) {
+	return s.look(ctx, saved)
+}
+
+func (s *Source) look(ctx context.Context, saved func(item string) (size int64, sum [32]byte, ok bool)) ([]*SkippedError, error) {
 	var left []*SkippedError
 	r := newRun(s, nil)
 	r.Report = func(e *SkippedError) { left = append(left, e) }
@@ -264,6 +279,7 @@ func (s *Source) Look(ctx context.Context) ([]*SkippedError, error) {
 			r.say(root.path, fs.ErrNotExist)
 		}
 	}
+	var alike []*track // of the size of what is saved
 	for t := range r.due {
 		if ctx.Err() != nil {
 			break
@@ -272,8 +288,32 @@ func (s *Source) Look(ctx context.Context) ([]*SkippedError, error) {
 		switch {
 		case t.seen.Size > r.MaxSize:
 			r.say(t.path(), ErrTooLarge)
-		case err != nil && !errors.Is(err, durable.ErrTooLarge) && !errors.Is(err, durable.ErrNotRegular) && !errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, durable.ErrNotRegular) || errors.Is(err, fs.ErrNotExist): // It went away since.
+		case err != nil && !errors.Is(err, durable.ErrTooLarge):
 			r.say(t.path(), err)
+		case saved != nil:
+			switch size, _, ok := saved(t.name); {
+			case !ok:
+				r.say(t.path(), ErrNew)
+			case size != t.seen.Size:
+				r.say(t.path(), ErrUnsaved)
+			default:
+				alike = append(alike, t)
+			}
+		}
+	}
+	for _, t := range alike { // Last, since it takes longest.
+		if ctx.Err() != nil {
+			break
+		}
+		data, err := r.sys.Read(t.root.homeDir(), t.root.inHome(t.rel), r.MaxSize)
+		if errors.Is(err, durable.ErrNotRegular) || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if _, sum, _ := saved(t.name); err != nil {
+			r.say(t.path(), err)
+		} else if sum != sha256.Sum256(data) {
+			r.say(t.path(), ErrUnsaved)
 		}
 	}
 	slices.SortFunc(left, func(a, b *SkippedError) int { return cmp.Compare(a.Path, b.Path) })

@@ -2,6 +2,7 @@ package file_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -581,6 +582,42 @@ func TestLook(t *testing.T) {
 	}
 	if w.opened != 0 {
 		t.Error("it watches")
+	}
+}
+
+func TestCompare(t *testing.T) {
+	w := newWorld()
+	w.mkdir("/d")
+	for _, name := range []string{"same", "longer", "other", "new"} {
+		w.replace("/d/"+name, name)
+	}
+	src, err := file.NewOn(w, file.Config{Paths: []string{"/d"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved := map[string]string{"file/d/same": "same", "file/d/longer": "long", "file/d/other": "OTHER"}
+	compare := func(ctx context.Context) ([]*file.SkippedError, error) {
+		return src.Compare(ctx, func(item string) (int64, [32]byte, bool) {
+			value, ok := saved[item]
+			return int64(len(value)), sha256.Sum256([]byte(value)), ok
+		})
+	}
+	left, err := compare(t.Context())
+	if err != nil || len(left) != 3 || left[0].Path != "/d/longer" || left[1].Path != "/d/new" || left[2].Path != "/d/other" ||
+		!errors.Is(left[0], file.ErrUnsaved) || !errors.Is(left[1], file.ErrNew) || !errors.Is(left[2], file.ErrUnsaved) {
+		t.Errorf("got %v, %v", left, err)
+	}
+	// The time is up while bytes are compared: what the sizes told is not lost.
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reads := 0
+	w.onRead = func(string) {
+		if reads++; reads == 5 {
+			cancel()
+		}
+	}
+	if left, err := compare(ctx); !errors.Is(err, context.Canceled) || len(left) < 2 {
+		t.Errorf("got %v, %v", left, err)
 	}
 }
 
