@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -51,7 +52,7 @@ not there. Each line says what was done. It ends with Ctrl-C or SIGTERM, and the
 then; an error that no further try can cure ends it with the code of that error.
 
 JSON, one object an event: time, event (watching, saved, not saved, late, caught up,
-healed, checked, pruned, left out, source failed, alarm, opened again, new keys, ended),
+healed, checked, pruned, left out, changes often, source failed, alarm, opened again, new keys, ended),
 generation, protected, places (address, health, generation, verified, error, code),
 and where it fits items, removed, healed, paths, path, objects, bytes, findings (place,
 object, error, code), since, error, code. With --list: paths, removals, left_out (path,
@@ -124,7 +125,8 @@ type watch struct {
 
 	mu     sync.Mutex // events come from the agent and from the source
 	told   map[string]bool
-	failed int // files that could not be kept and are meant to be
+	busy   map[string]time.Time // when it was said of a file that it changes all the time
+	failed int                  // files that could not be kept and are meant to be
 
 	unsaved []string // items of the last changes, if they could not be kept
 }
@@ -313,7 +315,23 @@ func (w *watch) source(rec watchRecord) (*file.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return file.New(file.Config{Paths: rec.Paths, Exclude: exclude, Removals: rec.Removals, Report: w.leftOut})
+	return file.New(file.Config{Paths: rec.Paths, Exclude: exclude, Removals: rec.Removals, Output: w.app.output(), Report: w.leftOut, Often: w.often})
+}
+
+// output returns the files that this process writes to: a log in a folder that it
+// watches would grow with each save of it.
+func (a *app) output() []fs.FileInfo {
+	var files []fs.FileInfo
+	for _, stream := range []io.Writer{a.stdout, a.stderr} {
+		f, ok := stream.(*os.File)
+		if !ok {
+			continue
+		}
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			files = append(files, info)
+		}
+	}
+	return files
 }
 
 // own lists what is Satchel's own: the home of this device, and the backups in

@@ -289,6 +289,36 @@ func TestWatchLines(t *testing.T) {
 	p.ends(0)
 }
 
+// Its own log in the folder that it watches: saving that would never end.
+func TestWatchOwnLog(t *testing.T) {
+	t.Parallel()
+	p := newPerson(t)
+	dir := filepath.Join(p.dir, "files")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p.does(0, "create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code", "--json")
+	path, err := exec.LookPath("satchel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, log := filepath.Join(dir, "a"), filepath.Join(dir, "log")
+	writeFile(t, a, "1")
+	for range 2 {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", `exec "$1" watch --once "$2" >>"$3" 2>&1`, "sh", path, dir, log)
+		cmd.Env = p.env()
+		if err := cmd.Run(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out := p.does(0, "items"); strings.Contains(out, "file/files/log") || !strings.Contains(out, "file/files/a") {
+		t.Errorf("saved: %s", out)
+	}
+	if said, err := os.ReadFile(log); err != nil || strings.Count(string(said), "left out "+log+": it is what this program writes") != 2 {
+		t.Errorf("the log has %s, %v", said, err)
+	}
+}
+
 // The lines of the events that are seldom.
 func TestEventLines(t *testing.T) {
 	if got := itemNames("", []string{"a", "b", "c"}); got != "a, b, c" {

@@ -54,6 +54,8 @@ var (
 	ErrBackup = errors.New("it is a folder of backups")
 	// ErrRestless says that a file is being written all the time. It is tried again.
 	ErrRestless = errors.New("it changes all the time")
+	// ErrOwnOutput says that a file is one of Config.Output.
+	ErrOwnOutput = errors.New("it is what this program writes while it watches")
 	// ErrUnsaved says that a file holds something else than what is saved of it.
 	ErrUnsaved = errors.New("it changed, and that is not saved")
 	// ErrNew says that nothing is saved of a file.
@@ -90,6 +92,14 @@ const (
 	// two of them: a change within them would not show.
 	coarse = 2 * time.Second
 
+	// How long a file must be left alone grows with each save that follows within soon
+	// after the last, but for the first few, up to calm; after a rest without a save it
+	// is as it was.
+	fewSaves = 3
+	calm     = 10 * time.Second
+	soon     = 3 * patience // Amid unrest saves are up to two of them apart.
+	rest     = time.Minute
+
 	backoffFirst = time.Second // after a save that failed
 	backoffMost  = time.Minute
 
@@ -105,6 +115,9 @@ type Config struct {
 	// Exclude are paths that are left out with all below them: above all where the
 	// backup itself is kept, because saving it would change it.
 	Exclude []string
+	// Output are files that are left out under whatever name: those that this program
+	// writes its own log to, which saving them would make longer.
+	Output []fs.FileInfo
 	// Name, if not nil, gives the item of a file, whose path begins with one of
 	// Paths, and "" for one to be left out. It must not change its mind.
 	Name func(path string) string
@@ -118,8 +131,12 @@ type Config struct {
 	// Poll is how often everything is looked at. Zero means 30 seconds.
 	Poll time.Duration
 	// Quiet is how long a file must have been left alone before it is read. Zero
-	// means 200 milliseconds.
+	// means 200 milliseconds. For a file that is saved again and again it doubles each
+	// time after the first few, up to ten seconds, until it was not saved for a minute.
 	Quiet time.Duration
+	// Often, if not nil, is told at each save the path of a file that changes so often
+	// that it is saved only every ten seconds, by the goroutine that calls Run.
+	Often func(path string)
 	// MaxSize is the size of the largest file that is read. Zero means 64 MiB, and
 	// more is not possible.
 	MaxSize int64

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -186,6 +187,35 @@ func TestNeverQuiet(t *testing.T) {
 			tr.change(func() { tr.swap = nil })
 			tr.want(time.Second, items{"file/d/a": fmt.Sprint(299)})
 		})
+	})
+}
+
+// What is written at each save, such as a log of the saves, does not fill the places.
+func TestOften(t *testing.T) {
+	saves := 0
+	var often []string
+	try(t, file.Config{Often: func(path string) { often = append(often, path) }}, nil, func(tr *trial) {
+		tr.replace("/d/log", "")
+		for i := range 600 { // Ten minutes, each save noticed at once.
+			tr.write("/d/log", fmt.Sprint(i))
+			tr.wait(time.Second)
+			saves += len(tr.take())
+		}
+		if saves < 30 || saves > 70 {
+			t.Errorf("%d saves in ten minutes", saves)
+		}
+		if len(often) == 0 || often[0] != "/d/log" {
+			t.Errorf("it is not told: %q", often)
+		}
+		tr.replace("/d/a", "1")
+		tr.wait(time.Second)
+		if !slices.ContainsFunc(tr.take(), func(i map[string]string) bool { return i["file/d/a"] == "1" }) {
+			t.Error("another file waits")
+		}
+		tr.wait(90 * time.Second)
+		tr.take()
+		tr.write("/d/log", "x")
+		tr.want(time.Second, items{"file/d/log": "x"})
 	})
 }
 
