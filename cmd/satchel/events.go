@@ -72,7 +72,7 @@ func (w *watch) report(e agent.Event) {
 
 // neverKept reports whether something is left out by its kind, not because of a failure.
 func neverKept(e *file.SkippedError) bool {
-	return errors.Is(e, file.ErrLink) || errors.Is(e, file.ErrNotRegular) || errors.Is(e, file.ErrBackup)
+	return errors.Is(e, file.ErrLink) || errors.Is(e, file.ErrNotRegular) || errors.Is(e, file.ErrBackup) || errors.Is(e, file.ErrOwnOutput)
 }
 
 // leftWhy says why something is left out, and what helps where that is not plain.
@@ -106,6 +106,25 @@ func (w *watch) leftOut(e *file.SkippedError) {
 	why := leftWhy(e)
 	w.event(eventJSON{Time: w.app.now(), Event: "left out", Path: e.Path, Error: why, Code: int(satchel.CodeFailed)},
 		fmt.Sprintf("left out %s: %s", printable(e.Path), why))
+}
+
+// often prints once a day that a file changes all the time.
+func (w *watch) often(path string) {
+	now := w.app.now()
+	w.mu.Lock()
+	said, ok := w.busy[path]
+	if w.busy == nil || len(w.busy) > maxTold {
+		w.busy = map[string]time.Time{}
+	}
+	again := !ok || now.Sub(said) >= 24*time.Hour
+	if again {
+		w.busy[path] = now
+	}
+	w.mu.Unlock()
+	if again {
+		w.event(eventJSON{Time: now, Event: "changes often", Path: path},
+			fmt.Sprintf("%s changes all the time and fills the places: it is saved only now and then; if it need not be saved, move it elsewhere", printable(path)))
+	}
 }
 
 // watching says what is watched and where it goes.

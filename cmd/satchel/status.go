@@ -28,6 +28,8 @@ asks the places.
 
 It looks at what "satchel watch" watches, too. If something there is not saved as it
 stands, because it cannot be read or is not there, it says so and the exit code is 3.
+If no "satchel watch" runs it says so, and compares the files with what is saved: if
+one is new or changed, the code is 3 then.
 
 With --holding it also says whether that amount is above the limit that "satchel
 limit" set; then the exit code is 3.
@@ -37,7 +39,8 @@ created, device, epoch, generation, saved, items, protected, verified, deleted,
 copies, places (address, health, generation, verified, error, code), slots (id,
 kind), missing (items), keys_dropped, words_written (when, or null), limit
 (satoshi, 0 if none), next, next_command, rekeying (a directory, if new keys were
-begun and not finished), watched (paths), left_out (path, error, failed), and with --holding also holding and above.`,
+begun and not finished), watched (paths), left_out (path, error,
+failed, unsaved), watching (whether a "satchel watch" runs), and with --holding also holding and above.`,
 		Example: `  satchel status
   satchel status --wallet Samantha
   satchel status --holding 0.02btc
@@ -93,8 +96,9 @@ func (a *app) status(ctx context.Context, held *int64) error {
 			_, err := b.Keys()
 			keys = err == nil
 		}
+		items := b.Items()
 		b.Close()
-		seen := a.watched(ctx, d)
+		seen := a.watched(ctx, d, items)
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -124,7 +128,10 @@ const lookTime = 5 * time.Second
 type watchedNow struct {
 	Paths []string   `json:"watched"`
 	Left  []leftJSON `json:"left_out"`
-	err   error      // it could not be looked at
+	// A satchel watch runs.
+	Watching bool `json:"watching"`
+
+	err error // it could not be looked at
 }
 
 // failed counts what is meant to be saved and is not.
@@ -138,19 +145,26 @@ func (w watchedNow) failed() int {
 	return n
 }
 
-// watched looks at what is watched for a wallet.
-func (a *app) watched(ctx context.Context, d device) (seen watchedNow) {
+// watched looks at what is watched for a wallet, and if nobody does it compares that
+// with the items.
+func (a *app) watched(ctx context.Context, d device, items []satchel.ItemInfo) (seen watchedNow) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	w := &watch{app: a, name: d.name}
 	rec, err := w.read()
 	seen = watchedNow{Paths: append([]string{}, rec.Paths...), Left: []leftJSON{}, err: err}
-	if err == nil {
-		if left, err := w.look(ctx, rec); err == nil {
-			seen.Left = left
-		} else {
-			seen.err = err
-		}
+	if err != nil {
+		return seen
+	}
+	if seen.Watching, seen.err = w.running(); seen.Watching || seen.err != nil {
+		items = nil // What runs saves what changed.
+	} else {
+		items = append([]satchel.ItemInfo{}, items...)
+	}
+	left, err := w.look(ctx, rec, items)
+	seen.Left = append(seen.Left, left...)
+	if seen.err == nil {
+		seen.err = err
 	}
 	return seen
 }
@@ -159,9 +173,9 @@ func (a *app) watched(ctx context.Context, d device) (seen watchedNow) {
 func (a *app) sayWatched(w watchedNow) {
 	failed := w.failed()
 	switch {
-	case errors.Is(w.err, context.DeadlineExceeded):
-		a.sayField("Watched", count(len(w.Paths), "path")+", not looked at: it takes long; `satchel watch --list` takes its time")
-	case w.err != nil:
+	case failed == 0 && errors.Is(w.err, context.DeadlineExceeded):
+		a.sayField("Watched", count(len(w.Paths), "path")+", not looked at to the end: it takes long; `satchel watch --list` takes its time")
+	case failed == 0 && w.err != nil:
 		a.sayField("Watched", "not known: "+errorText(w.err))
 	case len(w.Paths) == 0:
 	case failed > 0:
@@ -185,6 +199,9 @@ func (a *app) sayWatched(w watchedNow) {
 			text += fmt.Sprintf("; %d left out, such as links and folders of backups: see `satchel watch --list`", len(w.Left))
 		}
 		a.sayField("Watched", text)
+	}
+	if len(w.Paths) > 0 && !w.Watching {
+		a.sayField("", notRunning)
 	}
 }
 

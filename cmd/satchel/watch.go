@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -45,16 +46,18 @@ that is deleted stays in the backup, unless --removals says otherwise. Links ins
 a folder are not followed, and Satchel's own files are left out, as is every folder
 whose name begins with BitcoinWalletBackup-.
 
-With --once the code is 3 also if something that is watched could not be read, or is
+While none runs, --list compares the files with what is saved, names what is not,
+and the code is 3 then. With --once the code is 3 also if something that is watched could not be read, or is
 not there. Each line says what was done. It ends with Ctrl-C or SIGTERM, and the code is 0
 then; an error that no further try can cure ends it with the code of that error.
 
 JSON, one object an event: time, event (watching, saved, not saved, late, caught up,
-healed, checked, pruned, left out, source failed, alarm, opened again, new keys, ended),
+healed, checked, pruned, left out, changes often, source failed, alarm, opened again, new keys, ended),
 generation, protected, places (address, health, generation, verified, error, code),
 and where it fits items, removed, healed, paths, path, objects, bytes, findings (place,
 object, error, code), since, error, code. With --list: paths, removals, left_out (path,
-error, and failed if it is meant to be saved).`,
+error, failed if it is meant to be saved, and unsaved if nothing but a satchel watch
+keeps it from being so), watching (whether one runs).`,
 		Example: `  satchel watch ~/wallet.dat ~/.electrum/wallets
   satchel watch
   satchel watch --list
@@ -83,7 +86,7 @@ error, and failed if it is meant to be saved).`,
 			}
 			switch {
 			case list:
-				return w.list(ctx)
+				return w.list(ctx, d)
 			case len(forget) > 0:
 				return w.forget(ctx, forget)
 			}
@@ -122,7 +125,8 @@ type watch struct {
 
 	mu     sync.Mutex // events come from the agent and from the source
 	told   map[string]bool
-	failed int // files that could not be kept and are meant to be
+	busy   map[string]time.Time // when it was said of a file that it changes all the time
+	failed int                  // files that could not be kept and are meant to be
 
 	unsaved []string // items of the last changes, if they could not be kept
 }
@@ -130,9 +134,17 @@ type watch struct {
 // maxTold bounds what is remembered of what was said to be left out.
 const maxTold = 10_000
 
+// runTries is how often a watch tries to become the only one of its wallet.
+const runTries = 3
+
 // run watches until ctx ends. added says that paths were given.
 func (w *watch) run(ctx context.Context, added bool) error {
 	lock, err := w.lock("run")
+	for try := 1; errors.Is(err, durable.ErrLocked) && try < runTries; try++ {
+		// It may be a status, which only looks whether somebody watches.
+		time.Sleep(busyPause)
+		lock, err = w.lock("run")
+	}
 	if errors.Is(err, durable.ErrLocked) {
 		if !added {
 			return &hintedError{errors.New("another satchel watch of this wallet is running"), "`satchel watch --list` shows what it watches"}
@@ -303,7 +315,23 @@ func (w *watch) source(rec watchRecord) (*file.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return file.New(file.Config{Paths: rec.Paths, Exclude: exclude, Removals: rec.Removals, Report: w.leftOut})
+	return file.New(file.Config{Paths: rec.Paths, Exclude: exclude, Removals: rec.Removals, Output: w.app.output(), Report: w.leftOut, Often: w.often})
+}
+
+// output returns the files that this process writes to: a log in a folder that it
+// watches would grow with each save of it.
+func (a *app) output() []fs.FileInfo {
+	var files []fs.FileInfo
+	for _, stream := range []io.Writer{a.stdout, a.stderr} {
+		f, ok := stream.(*os.File)
+		if !ok {
+			continue
+		}
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			files = append(files, info)
+		}
+	}
+	return files
 }
 
 // own lists what is Satchel's own: the home of this device, and the backups in
@@ -379,7 +407,7 @@ func (w *watch) once(ctx context.Context, d device) error {
 		}
 	}
 	if w.failed > 0 {
-		w.app.note("not saved as it stands: %s; what was saved before is kept", count(w.failed, "watched file"))
+		w.app.note("not saved as it stands: %s; what was saved before, if anything, is kept", count(w.failed, "watched file"))
 		return errPartly
 	}
 	return nil

@@ -167,6 +167,14 @@ func TestWatch(t *testing.T) {
 	// The power fails, and something changes meanwhile. No path is needed.
 	w.ends(syscall.SIGKILL, -1)
 	writeFile(t, a, "4")
+	for _, command := range [][]string{{"status"}, {"watch", "--list"}} {
+		if out := p.does(3, command...); !strings.Contains(out, "satchel watch is not running") || !strings.Contains(out, a) {
+			t.Errorf("%v hides that nobody watches: %s", command, out)
+		}
+	}
+	if out := p.does(3, "status", "--json"); !strings.Contains(out, `"watching":false`) || !strings.Contains(out, `{"path":"`+a+`","error":"it changed, and that is not saved","failed":true,"unsaved":true}`) {
+		t.Errorf("got %s", out)
+	}
 	w = p.watch()
 	w.sees("watching", "files")
 	w.sees("saved", "file/files/a")
@@ -281,6 +289,36 @@ func TestWatchLines(t *testing.T) {
 	p.ends(0)
 }
 
+// Its own log in the folder that it watches: saving that would never end.
+func TestWatchOwnLog(t *testing.T) {
+	t.Parallel()
+	p := newPerson(t)
+	dir := filepath.Join(p.dir, "files")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p.does(0, "create", "--in", filepath.Join(p.dir, "elsewhere"), "--unlock", "recovery-code", "--json")
+	path, err := exec.LookPath("satchel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, log := filepath.Join(dir, "a"), filepath.Join(dir, "log")
+	writeFile(t, a, "1")
+	for range 2 {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", `exec "$1" watch --once "$2" >>"$3" 2>&1`, "sh", path, dir, log)
+		cmd.Env = p.env()
+		if err := cmd.Run(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out := p.does(0, "items"); strings.Contains(out, "file/files/log") || !strings.Contains(out, "file/files/a") {
+		t.Errorf("saved: %s", out)
+	}
+	if said, err := os.ReadFile(log); err != nil || strings.Count(string(said), "left out "+log+": it is what this program writes") != 2 {
+		t.Errorf("the log has %s, %v", said, err)
+	}
+}
+
 // The lines of the events that are seldom.
 func TestEventLines(t *testing.T) {
 	if got := itemNames("", []string{"a", "b", "c"}); got != "a, b, c" {
@@ -331,8 +369,11 @@ func TestWatchRekey(t *testing.T) {
 	if got := p.does(0, "get", "file/notes"); got != "2" {
 		t.Errorf("got %q", got)
 	}
-	if got := p.does(0, "watch", "--list"); !strings.Contains(got, notes) {
+	if got := p.does(0, "watch", "--list"); !strings.Contains(got, notes) || strings.Contains(got, "not running") {
 		t.Errorf("watched: %s", got)
+	}
+	if got := p.does(0, "status", "--json"); !strings.Contains(got, `"watching":true`) {
+		t.Errorf("got %s", got)
 	}
 	w.ends(syscall.SIGTERM, 0)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/source/file"
 )
@@ -225,10 +226,50 @@ type leftJSON struct {
 	Path   string `json:"path"`
 	Error  string `json:"error"`
 	Failed bool   `json:"failed"` // it is meant to be saved
+	// It can be saved, and nobody did.
+	Unsaved bool `json:"unsaved,omitempty"`
 }
 
-// look looks at what is watched and returns what of it is not saved as it stands.
-func (w *watch) look(ctx context.Context, rec watchRecord) ([]leftJSON, error) {
+// running reports whether a satchel watches for this wallet. It makes nothing.
+func (w *watch) running() (bool, error) {
+	home, err := w.app.home()
+	if err != nil {
+		return false, err
+	}
+	if _, err := os.Stat(filepath.Join(home, "watch", w.name+".run.lock")); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	lock, err := w.lock("run")
+	if errors.Is(err, durable.ErrLocked) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, lock.Unlock()
+}
+
+// notRunning is said where files are watched and nobody does it.
+const notRunning = "satchel watch is not running: what changes now is saved when it runs again, or by `satchel watch --once`"
+
+// savedItems says of each item what is saved of it.
+func savedItems(items []satchel.ItemInfo) func(name string) (size int64, sum [32]byte, ok bool) {
+	byName := map[string]satchel.ItemInfo{}
+	for _, i := range items {
+		byName[i.Name] = i
+	}
+	return func(name string) (int64, [32]byte, bool) {
+		i, ok := byName[name]
+		return i.Size, i.SHA256, ok
+	}
+}
+
+// lookGrace is how long to wait for what was found, when the time is up.
+const lookGrace = 200 * time.Millisecond
+
+// look looks at what is watched and returns what of it is not saved as it stands, with
+// an error as far as it came. Unless items is nil, it is compared with them.
+func (w *watch) look(ctx context.Context, rec watchRecord, items []satchel.ItemInfo) ([]leftJSON, error) {
 	left := []leftJSON{}
 	if len(rec.Paths) == 0 {
 		return left, nil
@@ -245,18 +286,29 @@ func (w *watch) look(ctx context.Context, rec watchRecord) ([]leftJSON, error) {
 	// What a network holds may not answer. Then a goroutine stays behind, and the
 	// command is about to end.
 	go func() {
-		list, err := src.Look(ctx)
+		if items == nil {
+			list, err := src.Look(ctx)
+			done <- answer{list, err}
+			return
+		}
+		list, err := src.Compare(ctx, savedItems(items))
 		done <- answer{list, err}
 	}()
+	var got answer
 	select {
+	case got = <-done:
 	case <-ctx.Done():
-		return nil, ctx.Err()
-	case got := <-done:
-		for _, e := range got.list {
-			left = append(left, leftJSON{e.Path, leftWhy(e), !neverKept(e)})
+		select {
+		case got = <-done:
+		case <-time.After(lookGrace):
+			return left, ctx.Err()
 		}
-		return left, got.err
 	}
+	for _, e := range got.list {
+		unsaved := errors.Is(e, file.ErrUnsaved) || errors.Is(e, file.ErrNew)
+		left = append(left, leftJSON{e.Path, leftWhy(e), !neverKept(e), unsaved})
+	}
+	return left, got.err
 }
 
 // maxLeft is how much of what is not saved is named to a person.
@@ -266,7 +318,7 @@ const maxLeft = 100
 func (a *app) sayLeft(left []leftJSON) {
 	said := 0
 	for _, failed := range []bool{true, false} {
-		title := "Not saved as it stands; what was saved of it before is kept:"
+		title := "Not saved as it stands; what was saved before, if anything, is kept:"
 		if !failed {
 			title = "Left out, because it is never saved:"
 		}
@@ -291,12 +343,30 @@ func (a *app) sayLeft(left []leftJSON) {
 }
 
 // list prints what is watched, and what of it is not saved.
-func (w *watch) list(ctx context.Context) error {
+func (w *watch) list(ctx context.Context, d device) error {
 	rec, err := w.read()
 	if err != nil {
 		return err
 	}
-	left, err := w.look(ctx, rec)
+	running, err := w.running()
+	if err != nil {
+		return err
+	}
+	var items []satchel.ItemInfo
+	if !running && len(rec.Paths) > 0 {
+		// What runs saves what changed; else it may lie unsaved for long.
+		b, err := w.app.openDevice(ctx, d)
+		if ctx.Err() != nil {
+			return err
+		}
+		if err != nil {
+			w.app.note("not compared with what is saved: %s", errorText(err))
+		} else {
+			items = append([]satchel.ItemInfo{}, b.Items()...)
+			b.Close()
+		}
+	}
+	left, err := w.look(ctx, rec, items)
 	if err != nil {
 		return err
 	}
@@ -310,14 +380,24 @@ func (w *watch) list(ctx context.Context) error {
 		w.app.note("nothing is watched; name a file or a folder: satchel watch PATH")
 	}
 	w.app.sayLeft(left)
+	if !running && len(rec.Paths) > 0 && !w.app.json {
+		w.app.note("%s", notRunning)
+	}
 	if rec.Paths == nil {
 		rec.Paths = []string{}
 	}
-	return w.app.emit(struct {
+	if err := w.app.emit(struct {
 		Paths    []string   `json:"paths"`
 		Removals bool       `json:"removals"`
+		Watching bool       `json:"watching"`
 		LeftOut  []leftJSON `json:"left_out"`
-	}{rec.Paths, rec.Removals, left})
+	}{rec.Paths, rec.Removals, running, left}); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(left, func(l leftJSON) bool { return l.Unsaved }) {
+		return errPartly
+	}
+	return nil
 }
 
 func (a *app) completeWatched(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

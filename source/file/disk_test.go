@@ -163,6 +163,43 @@ func TestDiskPieces(t *testing.T) {
 	}
 }
 
+// The log of who watches, in what is watched, is left out under any name, and said once.
+func TestDiskOutput(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"log", "a"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(filepath.Join(dir, "log"), filepath.Join(dir, "second")); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Stat(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said []error
+	src, err := file.New(file.Config{Paths: []string{dir}, Output: []fs.FileInfo{log}, Report: func(e *file.SkippedError) { said = append(said, e) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	if err := src.Once(t.Context(), func(_ context.Context, changes ...source.Change) error {
+		for _, c := range changes {
+			names = append(names, c.Name)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"file/" + filepath.Base(dir) + "/a"}; !slices.Equal(names, want) {
+		t.Errorf("saved %q, want %q", names, want)
+	}
+	if len(said) != 2 || !errors.Is(said[0], file.ErrOwnOutput) || !errors.Is(said[1], file.ErrOwnOutput) {
+		t.Errorf("said %v", said)
+	}
+}
+
 func TestDiskDirectories(t *testing.T) {
 	t.Parallel()
 	dir := tempDir(t)

@@ -22,6 +22,7 @@ package file
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -53,6 +54,12 @@ var (
 	ErrBackup = errors.New("it is a folder of backups")
 	// ErrRestless says that a file is being written all the time. It is tried again.
 	ErrRestless = errors.New("it changes all the time")
+	// ErrOwnOutput says that a file is one of Config.Output.
+	ErrOwnOutput = errors.New("it is what this program writes while it watches")
+	// ErrUnsaved says that a file holds something else than what is saved of it.
+	ErrUnsaved = errors.New("it changed, and that is not saved")
+	// ErrNew says that nothing is saved of a file.
+	ErrNew = errors.New("it is new, and not saved")
 	// ErrTooMany says that there are more than 100,000 files; the others are left out.
 	ErrTooMany = errors.New("there are too many files")
 )
@@ -85,6 +92,14 @@ const (
 	// two of them: a change within them would not show.
 	coarse = 2 * time.Second
 
+	// How long a file must be left alone grows with each save that follows within soon
+	// after the last, but for the first few, up to calm; after a rest without a save it
+	// is as it was.
+	fewSaves = 3
+	calm     = 10 * time.Second
+	soon     = 3 * patience // Amid unrest saves are up to two of them apart.
+	rest     = time.Minute
+
 	backoffFirst = time.Second // after a save that failed
 	backoffMost  = time.Minute
 
@@ -100,6 +115,9 @@ type Config struct {
 	// Exclude are paths that are left out with all below them: above all where the
 	// backup itself is kept, because saving it would change it.
 	Exclude []string
+	// Output are files that are left out under whatever name: those that this program
+	// writes its own log to, which saving them would make longer.
+	Output []fs.FileInfo
 	// Name, if not nil, gives the item of a file, whose path begins with one of
 	// Paths, and "" for one to be left out. It must not change its mind.
 	Name func(path string) string
@@ -113,8 +131,12 @@ type Config struct {
 	// Poll is how often everything is looked at. Zero means 30 seconds.
 	Poll time.Duration
 	// Quiet is how long a file must have been left alone before it is read. Zero
-	// means 200 milliseconds.
+	// means 200 milliseconds. For a file that is saved again and again it doubles each
+	// time after the first few, up to ten seconds, until it was not saved for a minute.
 	Quiet time.Duration
+	// Often, if not nil, is told at each save the path of a file that changes so often
+	// that it is saved only every ten seconds, by the goroutine that calls Run.
+	Often func(path string)
 	// MaxSize is the size of the largest file that is read. Zero means 64 MiB, and
 	// more is not possible.
 	MaxSize int64
@@ -253,7 +275,17 @@ func (s *Source) Once(ctx context.Context, save func(ctx context.Context, change
 // would be left out, by path: among it fs.ErrNotExist for a path of the Config that is
 // not there. What shows only in reading, such as a file that changes all the time, it
 // does not know. The Config's Report is not called.
-func (s *Source) Look(ctx context.Context) ([]*SkippedError, error) {
+func (s *Source) Look(ctx context.Context) ([]*SkippedError, error) { return s.look(ctx, nil) }
+
+// Compare is Look, and compares each file with what is saved of it: by the size, and
+// where that is the same by the SHA-256 of the bytes. A file that differs is in the
+// result with ErrUnsaved, and one of which saved knows nothing with ErrNew. If ctx ends
+// meanwhile, what was found until then comes with its error.
+func (s *Source) Compare(ctx context.Context, saved func(item string) (size int64, sum [32]byte, ok bool)) ([]*SkippedError, error) {
+	return s.look(ctx, saved)
+}
+
+func (s *Source) look(ctx context.Context, saved func(item string) (size int64, sum [32]byte, ok bool)) ([]*SkippedError, error) {
 	var left []*SkippedError
 	r := newRun(s, nil)
 	r.Report = func(e *SkippedError) { left = append(left, e) }
@@ -264,6 +296,7 @@ func (s *Source) Look(ctx context.Context) ([]*SkippedError, error) {
 			r.say(root.path, fs.ErrNotExist)
 		}
 	}
+	var alike []*track // of the size of what is saved
 	for t := range r.due {
 		if ctx.Err() != nil {
 			break
@@ -272,8 +305,32 @@ func (s *Source) Look(ctx context.Context) ([]*SkippedError, error) {
 		switch {
 		case t.seen.Size > r.MaxSize:
 			r.say(t.path(), ErrTooLarge)
-		case err != nil && !errors.Is(err, durable.ErrTooLarge) && !errors.Is(err, durable.ErrNotRegular) && !errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, durable.ErrNotRegular) || errors.Is(err, fs.ErrNotExist): // It went away since.
+		case err != nil && !errors.Is(err, durable.ErrTooLarge):
 			r.say(t.path(), err)
+		case saved != nil:
+			switch size, _, ok := saved(t.name); {
+			case !ok:
+				r.say(t.path(), ErrNew)
+			case size != t.seen.Size:
+				r.say(t.path(), ErrUnsaved)
+			default:
+				alike = append(alike, t)
+			}
+		}
+	}
+	for _, t := range alike { // Last, since it takes longest.
+		if ctx.Err() != nil {
+			break
+		}
+		data, err := r.sys.Read(t.root.homeDir(), t.root.inHome(t.rel), r.MaxSize)
+		if errors.Is(err, durable.ErrNotRegular) || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if _, sum, _ := saved(t.name); err != nil {
+			r.say(t.path(), err)
+		} else if sum != sha256.Sum256(data) {
+			r.say(t.path(), ErrUnsaved)
 		}
 	}
 	slices.SortFunc(left, func(a, b *SkippedError) int { return cmp.Compare(a.Path, b.Path) })

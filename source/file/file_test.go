@@ -2,9 +2,11 @@ package file_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -185,6 +187,35 @@ func TestNeverQuiet(t *testing.T) {
 			tr.change(func() { tr.swap = nil })
 			tr.want(time.Second, items{"file/d/a": fmt.Sprint(299)})
 		})
+	})
+}
+
+// What is written at each save, such as a log of the saves, does not fill the places.
+func TestOften(t *testing.T) {
+	saves := 0
+	var often []string
+	try(t, file.Config{Often: func(path string) { often = append(often, path) }}, nil, func(tr *trial) {
+		tr.replace("/d/log", "")
+		for i := range 600 { // Ten minutes, each save noticed at once.
+			tr.write("/d/log", fmt.Sprint(i))
+			tr.wait(time.Second)
+			saves += len(tr.take())
+		}
+		if saves < 30 || saves > 70 {
+			t.Errorf("%d saves in ten minutes", saves)
+		}
+		if len(often) == 0 || often[0] != "/d/log" {
+			t.Errorf("it is not told: %q", often)
+		}
+		tr.replace("/d/a", "1")
+		tr.wait(time.Second)
+		if !slices.ContainsFunc(tr.take(), func(i map[string]string) bool { return i["file/d/a"] == "1" }) {
+			t.Error("another file waits")
+		}
+		tr.wait(90 * time.Second)
+		tr.take()
+		tr.write("/d/log", "x")
+		tr.want(time.Second, items{"file/d/log": "x"})
 	})
 }
 
@@ -581,6 +612,42 @@ func TestLook(t *testing.T) {
 	}
 	if w.opened != 0 {
 		t.Error("it watches")
+	}
+}
+
+func TestCompare(t *testing.T) {
+	w := newWorld()
+	w.mkdir("/d")
+	for _, name := range []string{"same", "longer", "other", "new"} {
+		w.replace("/d/"+name, name)
+	}
+	src, err := file.NewOn(w, file.Config{Paths: []string{"/d"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved := map[string]string{"file/d/same": "same", "file/d/longer": "long", "file/d/other": "OTHER"}
+	compare := func(ctx context.Context) ([]*file.SkippedError, error) {
+		return src.Compare(ctx, func(item string) (int64, [32]byte, bool) {
+			value, ok := saved[item]
+			return int64(len(value)), sha256.Sum256([]byte(value)), ok
+		})
+	}
+	left, err := compare(t.Context())
+	if err != nil || len(left) != 3 || left[0].Path != "/d/longer" || left[1].Path != "/d/new" || left[2].Path != "/d/other" ||
+		!errors.Is(left[0], file.ErrUnsaved) || !errors.Is(left[1], file.ErrNew) || !errors.Is(left[2], file.ErrUnsaved) {
+		t.Errorf("got %v, %v", left, err)
+	}
+	// The time is up while bytes are compared: what the sizes told is not lost.
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reads := 0
+	w.onRead = func(string) {
+		if reads++; reads == 5 {
+			cancel()
+		}
+	}
+	if left, err := compare(ctx); !errors.Is(err, context.Canceled) || len(left) < 2 {
+		t.Errorf("got %v, %v", left, err)
 	}
 }
 

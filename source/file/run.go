@@ -68,6 +68,10 @@ type track struct {
 	sum     [32]byte
 	drive   uint64 // that its directory was on when it was last read
 
+	pause  time.Duration // how long it must be left alone, if that is longer than usual
+	lastly time.Time     // when it was saved last
+	quick  int           // saves that followed soon after another, up to fewSaves
+
 	refused  bool // it was said of the state stampSaid that it cannot be kept
 	refusedS stamp
 }
@@ -123,12 +127,31 @@ func (r *run) sleep(ctx context.Context, until time.Time) {
 	}
 }
 
-// quiet is how long a file in this state must be left alone.
-func (r *run) quiet(s stamp) time.Duration {
-	if s.coarse() {
-		return r.Quiet + coarse
+// quiet is how long a file must be left alone.
+func (r *run) quiet(t *track) time.Duration {
+	d := max(r.Quiet, t.pause)
+	if t.seen.coarse() {
+		return d + coarse
 	}
-	return r.Quiet
+	return d
+}
+
+// slow makes the pauses between the saves of a file longer if they follow soon after
+// each other: what is written all the time must not fill the places.
+func (r *run) slow(t *track, now time.Time) {
+	switch since := now.Sub(t.lastly); {
+	case t.lastly.IsZero() || since >= rest:
+		t.pause, t.quick = 0, 0
+	case since > soon:
+	case t.quick < fewSaves:
+		t.quick++
+	default:
+		t.pause = min(2*max(r.Quiet, t.pause), max(r.Quiet, calm))
+	}
+	t.lastly = now
+	if t.pause >= calm && r.Often != nil {
+		r.Often(t.path())
+	}
 }
 
 // patience is how long unrest may last.
@@ -136,7 +159,7 @@ func (r *run) patience() time.Duration { return max(patience, 10*r.Quiet) }
 
 // readyAt is when a due track may be read.
 func (r *run) readyAt(t *track) time.Time {
-	at := t.since.Add(r.quiet(t.seen))
+	at := t.since.Add(r.quiet(t))
 	if impatient := t.first.Add(r.patience()); impatient.Before(at) {
 		at = impatient
 	}
@@ -156,9 +179,12 @@ func (r *run) change(t *track, s stamp, at time.Time, forced bool) {
 		}
 		t.due, t.first, t.since = true, at, at
 		t.once, t.notBefore = false, time.Time{}
+		if at.Sub(t.lastly) >= rest {
+			t.pause = 0
+		}
 		r.due[t] = struct{}{}
 	case forced || s != t.seen || t.gone:
-		if at.Sub(t.since) >= r.quiet(t.seen) {
+		if at.Sub(t.since) >= r.quiet(t) {
 			t.first, t.once = at, false // It had been quiet, only not read.
 		}
 		if at.After(t.since) {
@@ -327,6 +353,7 @@ func (r *run) hand(ctx context.Context, changes []source.Change, read []reading)
 		d.t.kept, d.t.saved, d.t.sum = true, d.stamp, d.sum
 		d.t.refused = false
 		r.done(d.t)
+		r.slow(d.t, time.Now())
 	}
 	return true
 }
@@ -356,7 +383,7 @@ func (r *run) read(t *track, room int64) (c source.Change, got reading, ok bool)
 		r.scanSoon(now)
 		return c, got, false
 	}
-	restless := now.Sub(t.since) < r.quiet(t.seen)
+	restless := now.Sub(t.since) < r.quiet(t)
 	if t.gone || !restless && s != t.seen {
 		if t.gone || now.Sub(t.since) >= r.patience() {
 			t.first = now // It may have been quiet for long; nobody looked.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -455,6 +456,9 @@ func (r *run) consider(root *root, rel string, s stamp, at time.Time, forced boo
 	case !s.Mode.IsRegular():
 		r.tell(path, stamp{Mode: s.Mode.Type()}, ErrNotRegular)
 		return
+	case r.output(path, s):
+		r.tell(path, stamp{}, ErrOwnOutput)
+		return
 	}
 	t := root.files[rel]
 	if t == nil {
@@ -503,6 +507,23 @@ func (r *run) itemOf(root *root, rel string) (string, error) {
 		return "", nil
 	}
 	return name, checkName(name)
+}
+
+// output reports whether a file is one of Config.Output.
+func (r *run) output(path string, s stamp) bool {
+	for _, o := range r.Output {
+		is := stampOf(o)
+		if is.Ino != 0 && s.Ino != 0 {
+			if is.same(s) {
+				return true
+			}
+			continue
+		}
+		if info, err := os.Lstat(path); err == nil && os.SameFile(o, info) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *run) excluded(path string) bool {
