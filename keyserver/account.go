@@ -104,11 +104,22 @@ func (k *key) erase() {
 	k.State = protocol.StateErased
 }
 
+// expires returns when a key goes by itself, 0 for never. One that is to take the place
+// of an active one stays: its client may have confirmed it at other guardians and died,
+// and then neither the old slot nor the new one has all of its keys. It shares the
+// other's counter, so nobody gains a guess.
+func (r *record) expires(k *key) int64 {
+	if k.State != protocol.StatePending || k == &r.Keys[1] && r.Keys[0].State == protocol.StateActive {
+		return 0
+	}
+	return k.Created + protocol.PendingLife.Milliseconds()
+}
+
 // expire drops keys that were never confirmed. It reports whether nothing is left.
 func (r *record) expire(now int64) (gone bool) {
 	for i := range r.Keys {
-		if k := &r.Keys[i]; k.State == protocol.StatePending && now-k.Created > protocol.PendingLife.Milliseconds() {
-			*k = key{}
+		if t := r.expires(&r.Keys[i]); t != 0 && now > t {
+			r.Keys[i] = key{}
 		}
 	}
 	return r.Keys[0].State == 0 && r.Keys[1].State == 0
@@ -313,9 +324,7 @@ func (r *record) status(k *key, nonce protocol.Nonce, now int64) protocol.Status
 	if s.Until <= now {
 		s.Until = 0
 	}
-	if k.State == protocol.StatePending {
-		s.Expires = k.Created + protocol.PendingLife.Milliseconds()
-	}
+	s.Expires = r.expires(k)
 	return s
 }
 

@@ -30,10 +30,10 @@ import (
 )
 
 // Path is where requests are posted.
-const Path = "/satchel/v1"
+const Path = protocol.Path
 
 // ContentType is that of requests and replies.
-const ContentType = "application/vnd.satchel.guard"
+const ContentType = protocol.ContentType
 
 // Config says how a server works. Records and Master are required.
 type Config struct {

@@ -559,6 +559,35 @@ func TestPending(t *testing.T) {
 	})
 }
 
+// One that is to take the place of another does not expire: its client may have ended
+// the old one elsewhere, and died.
+func TestReplacementStays(t *testing.T) {
+	onAll(t, 1, func(w *world) {
+		old, c := w.client().enrol(10), w.client()
+		b := blind(pin)
+		var made protocol.Created
+		c.must(c.ask(0, protocol.Create{
+			Blinded: b.Blinded, Limit: 10, Replaces: old.account, By: protocol.ByProofKey,
+			Allowed: protocol.AllowReplace(old.proof, old.account, c.account),
+		}, &made))
+		w.later(10 * protocol.PendingLife)
+		old.seq.Store(uint64(w.now.Load()))
+		c.seq.Store(uint64(w.now.Load()))
+		if s := c.status(); s.State != protocol.StatePending || s.Expires != 0 {
+			w.Errorf("got %+v", s)
+		}
+		for _, one := range []*client{old, c} {
+			_, _, err := one.guess(0, pin)
+			one.must(err)
+		}
+		if s := old.status(); s.Left != 8 { // They count together.
+			w.Errorf("got %+v", s)
+		}
+		c.must(c.confirm())
+		old.refused(old.ask(0, protocol.AskStatus{}, nil), protocol.CodeUnknown)
+	})
+}
+
 // A key takes the place of another: at every moment one of them opens, both count
 // guesses together, and afterwards the old one is gone.
 func TestReplace(t *testing.T) {

@@ -35,16 +35,27 @@ func (w *world) replacement(old *client) *client {
 }
 
 // What was never confirmed goes from the database, with what names it, and nothing else.
+// What is to take the place of an active account stays with it, and goes once that was
+// erased.
 func TestTendExpired(t *testing.T) {
 	onAll(t, 1, func(w *world) {
 		for range 3 {
 			c := w.client()
 			c.must(c.ask(0, protocol.Create{Blinded: blind(pin).Blinded, Limit: 2}, new(protocol.Created)))
 		}
-		stays := w.client().enrol(10)
-		w.replacement(stays)
+		stays, erased := w.client().enrol(10), w.client().enrol(1)
+		next := w.replacement(stays)
+		w.replacement(erased)
+		for range 2 {
+			erased.guess(0, "0000")
+			w.later(11 * time.Minute)
+			erased.seq.Store(uint64(w.now.Load()))
+		}
+		if s := erased.status(); s.State != protocol.StateErased {
+			w.Fatalf("got %+v", s)
+		}
 		tended, err := w.servers[0].Tend(w.Context())
-		if err != nil || tended.Expired != 0 || tended.Records != 5 {
+		if err != nil || tended.Expired != 0 || tended.Records != 7 {
 			w.Errorf("got %+v, %v", tended, err)
 		}
 		w.later(protocol.PendingLife + time.Millisecond)
@@ -52,13 +63,15 @@ func TestTendExpired(t *testing.T) {
 		if err != nil || tended.Expired != 4 {
 			w.Errorf("got %+v, %v", tended, err)
 		}
-		if n := count(w.T, w.records); n != 1 {
-			w.Errorf("%d records are left, want 1", n)
+		if n := count(w.T, w.records); n != 3 {
+			w.Errorf("%d records are left, want 3", n)
 		}
 		stays.seq.Store(uint64(w.now.Load()))
 		if _, right, err := stays.guess(0, pin); err != nil || !right {
 			w.Errorf("the other account: %v, %v", right, err)
 		}
+		next.seq.Store(uint64(w.now.Load()))
+		next.must(next.confirm())
 	})
 }
 

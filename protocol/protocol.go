@@ -42,6 +42,12 @@ const (
 // Version is the first byte of every message.
 const Version = 1
 
+// Path is where requests are posted, below the name of a server.
+const Path = "/satchel/v1"
+
+// ContentType is that of requests and replies.
+const ContentType = "application/vnd.satchel.guard"
+
 // Sizes in bytes.
 const (
 	ElementSize   = 32 // of a group element of ristretto255

@@ -1,0 +1,242 @@
+// Package guard keeps a secret behind a PIN: it is the client of the key servers.
+//
+// A secret is shared among n guardians so that t of them, and the right PIN, give it
+// back. No guardian, nor all of them together, sees the PIN or anything that it could be
+// tested with; each allows few guesses. The protocol is docs/protocol.md, what the slot
+// holds is docs/format.md.
+//
+// Enrolling has steps that a crash may come between. Each gives a value that the caller
+// makes durable before the next, and nothing else is remembered:
+//
+//	plan, err := guard.NewPlan(backup, 2, servers) // keep plan; after a crash: client.Abandon
+//	e, err := client.Enrol(ctx, plan, pin, passphrase)
+//	...                                            // seal the slot with e
+//	s := e.Settlement(owner, epoch, head)          // keep s and the slot; forget plan
+//	...                                            // write the slot, read it back, open it with e
+//	s, err = client.Settle(ctx, s)                 // until s.Done(); after a crash: again
+//
+// A changed PIN and other guardians are enrolled in the same way with a plan of
+// [Client.Replace]. At every moment the old slot or the new one opens, and after
+// [Client.Settle] ended only the new one.
+//
+//	r, err := client.Recover(slot, pin)
+//	o, err := r.Open(ctx)              // may be repeated if guardians were away
+//	key, err := o.FileKey(passphrase)
+//	...                                // open the slot
+//	told := o.Finish(ctx)              // gives the guesses back
+package guard
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/satchel-backup/satchel/protocol"
+)
+
+// Transport carries messages to guardians. It is safe for concurrent use.
+type Transport interface {
+	// Send sends the bytes of a request to a server, named as in the slot, and returns
+	// the bytes of its reply, of at most protocol.MaxMessage. An error says that no reply
+	// came: the request may have been answered or not. It returns when ctx ends.
+	Send(ctx context.Context, server string, request []byte) ([]byte, error)
+}
+
+// Client talks to guardians. Transport and Trusted are required. It is safe for
+// concurrent use.
+type Client struct {
+	Transport Transport
+	// Trusted reports whether this server may be talked to: it was enrolled by this
+	// device, is configured, or the user said so. A slot comes from the cloud and may
+	// name any server. Nil trusts none.
+	Trusted func(server string) bool
+	// Patience is how long a guardian may take before another is asked as well; zero
+	// means 4 seconds. How long it may take at all is the transport's affair.
+	Patience time.Duration
+	KDF      *KDF             // how PINs are stretched when they are enrolled; nil means Stretch
+	Now      func() time.Time // nil means time.Now
+
+	seq atomic.Uint64
+}
+
+const defaultPatience = 4 * time.Second
+
+// sends is how often a request is sent when no reply comes. The same bytes go out: a
+// server that answered before answers the same again, at no cost.
+const sends = 3
+
+func (c *Client) now() time.Time {
+	if c.Now == nil {
+		return time.Now()
+	}
+	return c.Now()
+}
+
+// sequence returns a number that is higher than all it returned before.
+func (c *Client) sequence() uint64 {
+	for {
+		last := c.seq.Load()
+		next := max(uint64(max(c.now().UnixMilli(), 0)), last+1)
+		if c.seq.CompareAndSwap(last, next) {
+			return next
+		}
+	}
+}
+
+// account is an account at one server, with the key that its requests are signed with.
+type account struct {
+	server string
+	access ed25519.PrivateKey
+}
+
+func accountOf(server string, seed []byte) (account, error) {
+	if len(seed) != ed25519.SeedSize {
+		return account{}, errors.New("an access key has the wrong length")
+	}
+	return account{server, ed25519.NewKeyFromSeed(seed)}, nil
+}
+
+func (a account) id() protocol.Account {
+	return protocol.AccountOf(a.access.Public().(ed25519.PublicKey))
+}
+
+// ask sends a request and reads the answer into reply, a pointer, or nil for an empty
+// one. The error is a *protocol.Refusal, one of protocol's, or the transport's.
+func (c *Client) ask(ctx context.Context, a account, p protocol.Payload, reply any) error {
+	seq := c.sequence()
+	err := c.send(ctx, a.server, protocol.Sign(a.access, seq, p), reply)
+	if r, ok := errors.AsType[*protocol.Refusal](err); ok && r.Code == protocol.CodeSequence {
+		// Another device's clock was ahead of ours, or ours is wrong.
+		return c.send(ctx, a.server, protocol.Sign(a.access, r.Sequence.Last+1, p), reply)
+	}
+	return err
+}
+
+func (c *Client) send(ctx context.Context, server string, body []byte, reply any) error {
+	var err error
+	for range sends {
+		var b []byte
+		if b, err = c.Transport.Send(ctx, server, body); err == nil {
+			err = protocol.ParseReply(b, reply)
+			if r, ok := errors.AsType[*protocol.Refusal](err); !ok || r.Code != protocol.CodeUnavailable {
+				return err
+			}
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+// trust returns an error that names the servers which are not trusted.
+func (c *Client) trust(servers []string) error {
+	var unknown []string
+	for _, s := range servers {
+		if (c.Trusted == nil || !c.Trusted(s)) && !slices.Contains(unknown, s) {
+			unknown = append(unknown, s)
+		}
+	}
+	if len(unknown) > 0 {
+		return &UnknownError{unknown}
+	}
+	return nil
+}
+
+// each runs do for 0 to n-1 at once and waits for all.
+func each(n int, do func(i int)) {
+	done := make(chan struct{})
+	for i := range n {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			do(i)
+		}()
+	}
+	for range n {
+		<-done
+	}
+}
+
+// Authority is a key that may replace and end accounts: that of the owner, or that of
+// one who opened the slot with the PIN.
+type Authority struct {
+	by  protocol.Authority
+	key func(protocol.Account) ed25519.PrivateKey
+}
+
+// Owner returns the authority of who has the backup key.
+func Owner(key ed25519.PrivateKey) Authority {
+	return Authority{protocol.ByOwner, func(protocol.Account) ed25519.PrivateKey { return key }}
+}
+
+// Standing is how an account stands at one guardian.
+type Standing struct {
+	Server string
+	// Err is nil if the guardian answered. ErrGone, ErrUnreachable and ErrLie are among
+	// what it may be.
+	Err error
+	// Damaged says that the guardian knows another slot than this one.
+	Damaged bool
+	protocol.Status
+}
+
+// Status asks all guardians of a slot how the account stands. It costs no guess.
+func (c *Client) Status(ctx context.Context, s *Slot) ([]Standing, error) {
+	if err := c.trust(s.Servers()); err != nil {
+		return nil, err
+	}
+	hash := s.Hash()
+	list := make([]Standing, len(s.Guardians))
+	each(len(list), func(i int) {
+		g := &s.Guardians[i]
+		list[i].Server = g.Server
+		list[i].Err = fact(c.ask(ctx, g.account(), protocol.AskStatus{}, &list[i].Status))
+		list[i].Damaged = list[i].Err == nil && list[i].State == protocol.StateActive && list[i].Slot != hash
+	})
+	return list, nil
+}
+
+// Delete ends the accounts of a slot at all guardians. It is safe to repeat. The errors
+// name the guardians where it is not known to be done.
+func (c *Client) Delete(ctx context.Context, s *Slot, by Authority) error {
+	if err := c.trust(s.Servers()); err != nil {
+		return err
+	}
+	errs := make([]error, len(s.Guardians))
+	each(len(errs), func(i int) {
+		g := &s.Guardians[i]
+		a := g.account()
+		errs[i] = named(g.Server, c.end(ctx, a, protocol.NewDelete(by.key(a.id()), a.id(), by.by)))
+	})
+	return errors.Join(errs...)
+}
+
+// end deletes an account. One that is not there is as good as deleted, and one that
+// was never confirmed needs no authority.
+func (c *Client) end(ctx context.Context, a account, d protocol.Delete) error {
+	err := c.ask(ctx, a, d, nil)
+	if r, ok := errors.AsType[*protocol.Refusal](err); ok && r.Code == protocol.CodeDenied && d.By != protocol.NoAuthority {
+		err = c.ask(ctx, a, protocol.Delete{}, nil)
+	}
+	if err = fact(err); errors.Is(err, ErrGone) {
+		return nil
+	}
+	return err
+}
+
+func named(server string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("guardian %s: %w", server, err)
+}
+
+// ID is the id of a backup.
+type ID [16]byte
+
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
