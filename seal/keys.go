@@ -96,12 +96,16 @@ func (k *Keys) Device(epoch uint64, device DeviceID) *DeviceKey {
 		recipient: k.identity.Recipient(),
 		name:      k.name,
 		writer:    k.writer(epoch, device),
-		head:      k.derive(fmt.Sprintf("satchel/v1/head/%d", epoch)),
+		head:      k.head(epoch),
 	}
 }
 
 func (k *Keys) writer(epoch uint64, device DeviceID) secret.Bytes {
 	return k.derive(fmt.Sprintf("satchel/v1/writer/%d/%s", epoch, device))
+}
+
+func (k *Keys) head(epoch uint64) secret.Bytes {
+	return k.derive(fmt.Sprintf("satchel/v1/head/%d", epoch))
 }
 
 // DeviceKey is what a device keeps in order to add to a backup. It opens
@@ -138,6 +142,17 @@ func (d *DeviceKey) GoString() string { return d.String() }
 
 // Format writes the same as String for every verb.
 func (d *DeviceKey) Format(f fmt.State, _ rune) { io.WriteString(f, d.String()) }
+
+// Owner returns the key that signs as the owner at key servers: what installs epochs
+// there, and replaces and ends accounts. Never kept on a device.
+func (k *Keys) Owner() ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(k.derive("satchel/v1/owner-signature").Open())
+}
+
+// Head returns the key that signs the heads of an epoch at key servers.
+func (k *Keys) Head(epoch uint64) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(k.head(epoch).Open())
+}
 
 // Dir returns the directory of an item's objects below "items/": its opaque
 // name, and "keys" for the item of that name.

@@ -259,11 +259,15 @@ func (v *vector) derivation(t *testing.T) (any, error) {
 	if k.PackDir() != d.PackDir() {
 		t.Error("the device's directory of packs is another")
 	}
+	if !k.Head(v.Epoch).Equal(d.Head()) {
+		t.Error("the device's head key is another")
+	}
 	return map[string]any{
 		"payload_seed": hex.EncodeToString(secrets[4]),
 		"identity":     string(secrets[3]),
 		"recipient":    seal.Recipient(d).String(),
 		"name_key":     hex.EncodeToString(secrets[1]),
+		"owner_public": hex.EncodeToString(k.Owner().Public().(ed25519.PublicKey)),
 		"owner_key":    hex.EncodeToString(secrets[2]),
 		"writer_key":   hex.EncodeToString(mine[1]),
 		"head_seed":    hex.EncodeToString(mine[2]),

@@ -1,5 +1,5 @@
 // Package slot holds the ways to open a backup key: a passphrase, a recovery
-// code, the words of the wallet.
+// code, the words of the wallet, and a PIN that key servers guard (see ReadPIN).
 //
 // A slot is an ordinary age file. This package supplies the age recipient that
 // writes it and the age identity that opens it; package seal owns the bytes
@@ -54,9 +54,9 @@ const (
 	KindPassphrase   Kind = "passphrase"
 	KindRecoveryCode Kind = "recovery-code"
 	KindWords        Kind = "words"
+	KindPIN          Kind = "pin" // not by a Secret: see ReadPIN
 
 	// Reserved: names that this version keeps free and does not open.
-	KindPIN     Kind = "pin"
 	KindDelayed Kind = "delayed"
 	KindPasskey Kind = "passkey"
 )
@@ -67,12 +67,12 @@ const maxKind = 32
 
 // Known reports whether this version opens slots of the kind.
 func (k Kind) Known() bool {
-	return k == KindPassphrase || k == KindRecoveryCode || k == KindWords
+	return k == KindPassphrase || k == KindRecoveryCode || k == KindWords || k == KindPIN
 }
 
 // Reserved reports whether the kind is kept for a later version.
 func (k Kind) Reserved() bool {
-	return k == KindPIN || k == KindDelayed || k == KindPasskey
+	return k == KindDelayed || k == KindPasskey
 }
 
 // ParseKind reads a kind from the name of a slot. The error for one that this

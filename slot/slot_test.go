@@ -215,19 +215,18 @@ func TestAlone(t *testing.T) {
 }
 
 func TestParseKind(t *testing.T) {
-	for _, name := range []string{"passphrase", "recovery-code", "words"} {
+	for _, name := range []string{"passphrase", "recovery-code", "words", "pin"} {
 		k, err := slot.ParseKind(name)
 		if err != nil || string(k) != name || !k.Known() || k.Reserved() {
 			t.Errorf("%s: got %q, %v", name, k, err)
 		}
 	}
-	for _, name := range []string{"pin", "delayed", "passkey"} {
+	for _, name := range []string{"delayed", "passkey"} {
 		if k := slot.Kind(name); k.Known() || !k.Reserved() {
 			t.Errorf("%s is not reserved", name)
 		}
 	}
 	for _, test := range []struct{ name, want string }{
-		{"pin", "pin: newer Satchel needed for this slot"},
 		{"passkey", "passkey: newer Satchel needed for this slot"},
 		{"quantum-7", "quantum-7: newer Satchel needed for this slot"},
 		{"", "newer Satchel needed for this slot"},

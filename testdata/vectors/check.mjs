@@ -68,6 +68,7 @@ class Keys {
   get seed() { return this.derive("satchel/v1/payload"); }
   get identity() { return bech32("age-secret-key-pq-", this.seed).toUpperCase(); }
   get nameKey() { return this.derive("satchel/v1/name"); }
+  get ownerSignature() { return this.derive("satchel/v1/owner-signature"); }
   get ownerKey() { return this.derive("satchel/v1/owner"); }
   writer(epoch, device) { return this.derive(`satchel/v1/writer/${epoch}/${device}`); }
   head(epoch) { return this.derive(`satchel/v1/head/${epoch}`); }
@@ -369,12 +370,14 @@ const bytes = (v) => (v.text !== undefined ? Buffer.from(v.text) : Buffer.from(v
 const read = {
   async derivation(v, keys) {
     const headSeed = keys.head(v.epoch);
-    const der = Buffer.concat([Buffer.from("302e020100300506032b657004220420", "hex"), headSeed]);
-    const pub = createPublicKey(createPrivateKey({ key: der, format: "der", type: "pkcs8" })).export({ format: "der", type: "spki" });
+    const pub = (seed) => {
+      const der = Buffer.concat([Buffer.from("302e020100300506032b657004220420", "hex"), seed]);
+      return createPublicKey(createPrivateKey({ key: der, format: "der", type: "pkcs8" })).export({ format: "der", type: "spki" }).subarray(-32);
+    };
     return {
       payload_seed: hex(keys.seed), identity: keys.identity, recipient: await identityToRecipient(keys.identity),
       name_key: hex(keys.nameKey), owner_key: hex(keys.ownerKey), writer_key: hex(keys.writer(v.epoch, v.device)),
-      head_seed: hex(headSeed), head_public: hex(pub.subarray(-32)), pack_dir: keys.packDir(),
+      head_seed: hex(headSeed), head_public: hex(pub(headSeed)), owner_public: hex(pub(keys.ownerSignature)), pack_dir: keys.packDir(),
       dirs: Object.fromEntries(Object.keys(v.want.dirs).map((name) => [name, keys.dir(name)])),
     };
   },
