@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"crypto/ed25519"
+
 	"github.com/cloudflare/circl/group"
 	"github.com/cloudflare/circl/math/polynomial"
 
@@ -72,3 +74,6 @@ func (o *Opened) ProofPublic(i int) protocol.Public {
 
 // Stretched returns Argon2id of a normalised text.
 func (k *KDF) Stretched(text secret.Bytes) secret.Bytes { return k.stretch(text) }
+
+// AccessKey returns what requests at a guardian are signed with.
+func AccessKey(g *Guardian) ed25519.PrivateKey { return g.account().access }

@@ -348,7 +348,7 @@ func (o *Opened) Finish(ctx context.Context) ([]Told, error) {
 	told := make([]Told, len(o.slot.Guardians))
 	each(len(told), func(i int) {
 		g := &o.slot.Guardians[i]
-		wrong, err := o.finish(ctx, g, o.r.parts[i].evaluated != (protocol.Element{}))
+		wrong, err := o.finish(ctx, g, o.r.parts[i].asked)
 		if r, ok := errors.AsType[*protocol.Refusal](err); ok && r.Code == protocol.CodePending {
 			err = ErrPending
 		}
