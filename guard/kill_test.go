@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/satchel-backup/satchel/guard"
+	"github.com/satchel-backup/satchel/guard/guardtest"
 	"github.com/satchel-backup/satchel/protocol"
 	"github.com/satchel-backup/satchel/secret"
 )
@@ -364,4 +365,32 @@ func TestAbandon(t *testing.T) {
 	o, err := w.open(old, pin, "")
 	w.must(err)
 	w.finish(o)
+}
+
+// While one new guardian is away nothing of the old ones is ended.
+func TestSettleWaits(t *testing.T) {
+	w := newWorld(t, 4)
+	old := w.enrolAt(2, w.Names[:2], pin)
+	p, err := w.client.Replace(t.Context(), old, guard.Owner(owner), 2, w.Names[2:])
+	w.must(err)
+	_, s, err := w.begin(p, newPIN, "")
+	w.must(err)
+	w.Before = func(server string, _ protocol.Request) error {
+		if server == w.Names[3] {
+			return guardtest.ErrNetwork
+		}
+		return nil
+	}
+	left, err := w.client.Settle(t.Context(), s)
+	if !errors.Is(err, guard.ErrUnreachable) || len(left.First) != 1 || len(left.Drop) != 2 {
+		t.Errorf("got %+v, %v", left, err)
+	}
+	w.Later(30 * 24 * time.Hour)
+	w.Before = nil
+	o, err := w.open(old, pin, "")
+	w.must(err)
+	w.finish(o)
+	if _, err := w.client.Settle(t.Context(), left); !errors.Is(err, guard.ErrGone) {
+		t.Errorf("after a month: got %v", err)
+	}
 }
