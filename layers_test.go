@@ -27,13 +27,14 @@ const module = "github.com/satchel-backup/satchel"
 //
 // Every level may use secret, and tests may also use the *test packages.
 var level = map[string]int{
-	"cmd/satchel":           7,
-	"cmd/satchel-demo":      7,
-	"cmd/satchel-keyserver": 7,
-	"examples/wallet":       7,
-	"examples/ownstore":     7,
-	"bench":                 7,
-	"satcheltest":           7, // for the tests of wallets
+	"cmd/satchel":            7,
+	"cmd/satchel-demo":       7,
+	"cmd/satchel-keyserver":  7,
+	"examples/wallet":        7,
+	"examples/ownstore":      7,
+	"bench":                  7,
+	"satcheltest":            7, // for the tests of wallets
+	"cmd/age-plugin-satchel": 7,
 
 	"internal/agent": 5,
 

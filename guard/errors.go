@@ -40,7 +40,7 @@ type WrongPINError struct {
 }
 
 func (e *WrongPINError) Error() string {
-	return fmt.Sprintf("wrong PIN, %d guesses left", e.GuessesLeft)
+	return fmt.Sprintf("wrong PIN, guesses left: %d", e.GuessesLeft)
 }
 
 // LockedError says that there were wrong guesses and there is no other before a time.
@@ -50,7 +50,7 @@ type LockedError struct {
 }
 
 func (e *LockedError) Error() string {
-	return fmt.Sprintf("locked until %s, %d guesses left", e.Until.UTC().Format(time.RFC3339), e.GuessesLeft)
+	return fmt.Sprintf("locked until %s, guesses left: %d", e.Until.UTC().Format(time.RFC3339), e.GuessesLeft)
 }
 
 // UnreachableError says that fewer guardians answered than are needed. The recovery may
