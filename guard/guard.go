@@ -217,16 +217,28 @@ func (c *Client) Delete(ctx context.Context, s *Slot, by Authority) error {
 }
 
 // end deletes an account. One that is not there is as good as deleted, and one that
-// was never confirmed needs no authority.
+// was never confirmed needs no authority. One that was erased and never confirmed has no
+// owner who might end it, and no key either.
 func (c *Client) end(ctx context.Context, a account, d protocol.Delete) error {
 	err := c.ask(ctx, a, d, nil)
-	if r, ok := errors.AsType[*protocol.Refusal](err); ok && r.Code == protocol.CodeDenied && d.By != protocol.NoAuthority {
+	if refused(err, protocol.CodeDenied) && d.By != protocol.NoAuthority {
 		err = c.ask(ctx, a, protocol.Delete{}, nil)
+	}
+	if refused(err, protocol.CodeDenied) {
+		var st protocol.Status
+		if c.ask(ctx, a, protocol.AskStatus{}, &st) == nil && st.State == protocol.StateErased {
+			return nil
+		}
 	}
 	if err = fact(err); errors.Is(err, ErrGone) {
 		return nil
 	}
 	return err
+}
+
+func refused(err error, code protocol.Code) bool {
+	r, ok := errors.AsType[*protocol.Refusal](err)
+	return ok && r.Code == code
 }
 
 func named(server string, err error) error {

@@ -349,7 +349,7 @@ func (o *Opened) Finish(ctx context.Context) ([]Told, error) {
 	each(len(told), func(i int) {
 		g := &o.slot.Guardians[i]
 		wrong, err := o.finish(ctx, g, o.r.parts[i].asked)
-		if r, ok := errors.AsType[*protocol.Refusal](err); ok && r.Code == protocol.CodePending {
+		if refused(err, protocol.CodePending) {
 			err = ErrPending
 		}
 		told[i] = Told{g.Server, fact(err), int(wrong)}
@@ -364,15 +364,11 @@ func (o *Opened) finish(ctx context.Context, g *Guardian, own bool) (uint32, err
 	a, id := g.account(), g.account().id()
 	var f protocol.Finished
 	err := error(&protocol.Refusal{Code: protocol.CodeDenied})
-	denied := func() bool {
-		r, ok := errors.AsType[*protocol.Refusal](err)
-		return ok && r.Code == protocol.CodeDenied
-	}
 	if own {
 		err = o.r.c.ask(ctx, a, protocol.NewFinish(o.proofKey(id), id, o.r.attempt, protocol.Nonce{}), &f)
 	}
 	// It has no attempt of ours, or somebody began another one after it.
-	for try := 0; try < finishes && denied(); try++ {
+	for try := 0; try < finishes && refused(err, protocol.CodeDenied); try++ {
 		var st protocol.Status
 		if err := o.r.c.ask(ctx, a, protocol.AskStatus{}, &st); err != nil {
 			return 0, err
