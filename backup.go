@@ -297,7 +297,7 @@ func (b *Backup) Status() Status {
 		Epoch: d.head().Epoch, Generation: d.head().Generation, Saved: d.headTime,
 		Items: countItems(d.items), Slots: slotInfos(d.slots),
 		Missing: lostItems(d.items), Deleted: d.deleted, Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
-		KeysDropped: d.keysDropped(), WordsWritten: d.kept.Written, Limit: d.limit(), Rekeying: d.rekey.Dir,
+		KeysDropped: d.keysDropped(), WordsWritten: d.kept.Written, Limit: d.limit(), Rekeying: d.rekey.Dir, PINPending: d.pin.Plan != nil,
 	}
 	s.Next = nextStep(&s)
 	return s
@@ -993,6 +993,11 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 	}
 	if err := d.savePlaces(); err != nil {
 		return fmt.Errorf("%w: recording it on this device: %w", ErrNotProtected, err)
+	}
+	if ok {
+		if again := b.settlePIN(ctx); again {
+			return b.sync(ctx, looks)
+		}
 	}
 	b.tidy()
 	if len(b.dev.removed) > 0 && ok {

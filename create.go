@@ -3,6 +3,7 @@ package satchel
 import (
 	"context"
 	"errors"
+	"filippo.io/age"
 	"fmt"
 	"io/fs"
 	"os"
@@ -119,18 +120,24 @@ func (b *Backup) sealSlot(keys *seal.Keys, s slot.Secret) (seal.SlotName, error)
 	if err != nil {
 		return seal.SlotName{}, err
 	}
+	return b.proveSlot(keys, s.Kind(), r, s.Identity())
+}
+
+// proveSlot seals a slot to a recipient, opens it again with the identity, and keeps the
+// object on this device.
+func (b *Backup) proveSlot(keys *seal.Keys, kind slot.Kind, r age.Recipient, id age.Identity) (seal.SlotName, error) {
 	data, err := seal.SealSlot(keys, r)
 	if err != nil {
 		return seal.SlotName{}, err
 	}
-	again, err := seal.OpenSlot(data, s.Identity())
+	again, err := seal.OpenSlot(data, id)
 	if err != nil {
 		return seal.SlotName{}, fmt.Errorf("opening the new slot to prove it: %w", err)
 	}
 	if !again.KeyFile().Equal(keys.KeyFile()) {
 		return seal.SlotName{}, fmt.Errorf("opening the new slot to prove it: %w", ErrSlotDamaged)
 	}
-	n := seal.NewSlotName(string(s.Kind()), data)
+	n := seal.NewSlotName(string(kind), data)
 	return n, b.dev.putObject(n.Hash, data)
 }
 

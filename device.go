@@ -215,6 +215,7 @@ type device struct {
 	removed   []seal.SlotName            // slots whose objects have to go from the places
 	kept      keptRecord
 	rekey     rekeyRecord
+	pin       pinRecord
 	retired   []retirement        // what older states needed, by this device's checkpoints
 	past      []seal.SnapshotName // where the history left the epochs before this one's; see seal.Snapshot
 	wrote     []byte              // of each snapshot before the chain, the start of its hash; see foreign
@@ -298,6 +299,7 @@ type record struct {
 	Retired   *[]retired    `json:"retired,omitempty"` // what no newer state needs
 	Kept      *keptRecord   `json:"kept,omitempty"`
 	Rekey     *rekeyRecord  `json:"rekey,omitempty"`
+	PIN       *pinRecord    `json:"pin,omitempty"`
 	Past      []string      `json:"past,omitempty"` // names of snapshots
 	Wrote     []byte        `json:"wrote,omitempty"`
 }
@@ -534,7 +536,7 @@ func (d *device) read() error {
 		return err
 	}
 	d.log, d.key, d.chain, d.slots, d.deleted, d.removed, d.retired, d.verified = log, nil, nil, nil, false, nil, nil, time.Time{}
-	d.kept, d.rekey, d.past, d.wrote = keptRecord{}, rekeyRecord{}, nil, nil
+	d.kept, d.rekey, d.pin, d.past, d.wrote = keptRecord{}, rekeyRecord{}, pinRecord{}, nil, nil
 	d.items, d.places, d.strangers = map[string]*entry{}, map[string]*placeState{}, map[seal.SnapshotName]bool{}
 	d.base, d.lost, d.listed, d.garbage, d.recorded = log.Size(), 0, 0, 0, nil
 	var commit *commitRecord // begun, and going on with the next record
@@ -697,6 +699,9 @@ func (d *device) replay(r *record) (err error) {
 		return nil
 	case r.Rekey != nil:
 		d.rekey = *r.Rekey
+		return nil
+	case r.PIN != nil:
+		d.pin = *r.PIN
 		return nil
 	case len(r.Past) > 0:
 		d.past = nil
@@ -864,6 +869,9 @@ func (d *device) rewrite(commit []record) error {
 	}
 	if d.rekey.ID != "" {
 		list = append(list, record{Rekey: &d.rekey})
+	}
+	if d.pin.Plan != nil {
+		list = append(list, record{PIN: &d.pin})
 	}
 	if len(d.past) > 0 {
 		r := record{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/satchel-backup/satchel/guard"
 	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/slot"
@@ -130,6 +131,13 @@ var codes = []struct {
 	{ErrWrongWallet, CodeWrongWallet},
 	{wallet.ErrOtherWallet, CodeWrongWallet},
 	{ErrSlotDamaged, CodeSlotDamaged},
+	{guard.ErrSlotDamaged, CodeSlotDamaged},
+	{slot.ErrOtherBackup, CodeSlotDamaged},
+	{guard.ErrLocked, CodeLocked},
+	{guard.ErrErased, CodeErased},
+	{guard.ErrLie, CodeServerLied},
+	{guard.ErrWrongPIN, CodeWrongSecret},
+	{guard.ErrUnreachable, CodeFewServers},
 	{slot.ErrParameters, CodeSlotDamaged},
 	{slot.ErrWrongSecret, CodeWrongSecret},
 	{wallet.ErrPassphrase, CodeWrongSecret},

@@ -136,24 +136,24 @@ func (s *spot) snapshots() []seal.SnapshotName {
 	return names
 }
 
-// guard is the inside of a place.
-type guard struct{ s *spot }
+// inside is a place without faults.
+type inside struct{ s *spot }
 
-func (g guard) Put(ctx context.Context, name string, data []byte) error {
+func (g inside) Put(ctx context.Context, name string, data []byte) error {
 	return g.s.st.Put(ctx, name, data)
 }
 
-func (g guard) Get(ctx context.Context, name string, want store.Hash, limit int64) ([]byte, error) {
+func (g inside) Get(ctx context.Context, name string, want store.Hash, limit int64) ([]byte, error) {
 	return g.s.st.Get(ctx, name, want, limit)
 }
 
-func (g guard) List(ctx context.Context, prefix string) ([]store.Object, error) {
+func (g inside) List(ctx context.Context, prefix string) ([]store.Object, error) {
 	return g.s.st.List(ctx, prefix)
 }
 
-func (g guard) Add(name string, data []byte) { g.s.st.Add(name, data) }
+func (g inside) Add(name string, data []byte) { g.s.st.Add(name, data) }
 
-func (g guard) Delete(ctx context.Context, o store.Object) error { return g.s.st.Delete(ctx, o) }
+func (g inside) Delete(ctx context.Context, o store.Object) error { return g.s.st.Delete(ctx, o) }
 
 // phone is a device with what it was told.
 type phone struct {
@@ -292,7 +292,7 @@ func newWorld(dir string, copies int) (*world, error) {
 	}
 	for i := range w.spots {
 		s := &spot{w: w, st: &mem.Store{}}
-		s.Faulty = &storetest.Faulty{Inner: guard{s}, Choose: s.choose}
+		s.Faulty = &storetest.Faulty{Inner: inside{s}, Choose: s.choose}
 		w.spots[i] = s
 	}
 	for i := range phones + 1 {

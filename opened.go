@@ -94,23 +94,37 @@ const maxOthers = 20
 // the places. A problem with the newest state is not an error of Open as long as
 // some state is whole: see Preview.Problem.
 func (f *Found) Open(ctx context.Context, s slot.Secret) (*Opened, error) {
-	var places []store.Place
-	for _, p := range f.Places {
-		places = append(places, p.Place)
-	}
-	r, warnings, err := newReader(ctx, f.cfg, f.Folder, places)
+	r, warnings, err := f.reader(ctx)
 	if err != nil {
 		return nil, err
-	}
-	for _, err := range f.unlisted {
-		warnings = append(warnings, fmt.Sprintf("%v; it may hold a newer backup", err))
-		r.unlisted = errors.Join(r.unlisted, err)
 	}
 	f.cfg.progress(OpeningKey, "", 0, 0)
 	keys, used, err := r.openSlot(ctx, s)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", f.Folder, err)
 	}
+	return f.opened(ctx, r, warnings, keys, used)
+}
+
+// reader returns a reader of all places that hold the backup, with warnings.
+func (f *Found) reader(ctx context.Context) (*reader, []string, error) {
+	var places []store.Place
+	for _, p := range f.Places {
+		places = append(places, p.Place)
+	}
+	r, warnings, err := newReader(ctx, f.cfg, f.Folder, places)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, err := range f.unlisted {
+		warnings = append(warnings, fmt.Sprintf("%v; it may hold a newer backup", err))
+		r.unlisted = errors.Join(r.unlisted, err)
+	}
+	return r, warnings, nil
+}
+
+// opened finds the newest state with keys that a slot gave.
+func (f *Found) opened(ctx context.Context, r *reader, warnings []string, keys *seal.Keys, used seal.SlotName) (*Opened, error) {
 	o := &Opened{found: f, reader: r, keys: keys, used: used, warnings: warnings}
 	if f.ID != "" && f.ID != keys.ID().String() {
 		o.warnings = append(o.warnings, "backup.json names another backup; what the slot says counts")

@@ -30,6 +30,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/satchel-backup/satchel/guard"
 	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/slot"
@@ -63,6 +64,9 @@ type Config struct {
 	// Settle is how long Find goes on looking before it says that a place holds
 	// no backup: listings may lag. Zero means two seconds, less than zero one look.
 	Settle time.Duration
+	// Guardians talks to the key servers that guard PINs; nil where there are none. With
+	// it every Save goes on with what SetPIN began.
+	Guardians *guard.Client
 	// Progress, if not nil, is called as work goes on, from one goroutine at a time.
 	Progress func(Progress)
 	// Logger gets what an operator would want to know. Nil discards it.
@@ -207,6 +211,7 @@ type Status struct {
 	WordsWritten time.Time // when words typed back were right; zero if never on this device
 	Limit        int64     // satoshi above which the user wants to be warned; 0 if not set
 	Next         NextStep  // what would make this wallet safer, "" if nothing is known
+	PINPending   bool      // a PIN was set and its guardians are not told everything yet
 	Rekeying     string    // directory of a backup with new keys that was begun and not finished
 }
 

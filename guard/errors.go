@@ -11,6 +11,10 @@ import (
 )
 
 var (
+	// ErrWrongPIN is what a WrongPINError is.
+	ErrWrongPIN = errors.New("wrong PIN")
+	// ErrLocked is what a LockedError is.
+	ErrLocked = errors.New("locked after wrong guesses")
 	// ErrErased says that the key was erased after too many wrong guesses. It does not
 	// come back.
 	ErrErased = errors.New("erased after too many wrong guesses")
@@ -43,6 +47,9 @@ func (e *WrongPINError) Error() string {
 	return fmt.Sprintf("wrong PIN, guesses left: %d", e.GuessesLeft)
 }
 
+// Is reports whether target is ErrWrongPIN.
+func (e *WrongPINError) Is(target error) bool { return target == ErrWrongPIN }
+
 // LockedError says that there were wrong guesses and there is no other before a time.
 type LockedError struct {
 	Until       time.Time
@@ -52,6 +59,9 @@ type LockedError struct {
 func (e *LockedError) Error() string {
 	return fmt.Sprintf("locked until %s, guesses left: %d", e.Until.UTC().Format(time.RFC3339), e.GuessesLeft)
 }
+
+// Is reports whether target is ErrLocked.
+func (e *LockedError) Is(target error) bool { return target == ErrLocked }
 
 // UnreachableError says that fewer guardians answered than are needed. The recovery may
 // be opened again later: those that answered are not asked for another guess.
