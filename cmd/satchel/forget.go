@@ -30,7 +30,8 @@ It refuses while something is on this device only; "satchel backup" sends that.
 With --anyway it goes on, and what was not sent is lost. Where another device has
 become the writer nothing can be sent any more: it says what that concerns, and
 goes on. Where the backup ended, because another device made new keys, --anyway is
-needed too: bring back the wallet with the new keys first. It never goes on without the name of the wallet, which is asked for.
+needed too: bring back the wallet with the new keys first. It never goes on without
+the name of the wallet, which is asked for.
 
 JSON: id, label, folder, forgotten, places (the addresses that keep the backup).`,
 		Example: `  satchel forget
@@ -38,8 +39,7 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
   satchel forget --yes-forget Samantha --words-are-written`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
-			satchel.CodeDamaged,
-			satchel.CodeInterrupted),
+			satchel.CodeDamaged, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			d, err := a.device()
@@ -87,7 +87,9 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 					}
 					a.say("It opens with %s.", wayNames(slotKinds(s.Slots)))
 					if s.KeysDropped {
-						a.say("The words are not in it: a restore brings back the rest.")
+						a.say("The words are not in it.")
+						a.say("%s", wrap("A restore brings back the rest, from all of its places: "+restoreFrom(s)))
+						break
 					}
 					a.say("%s", wrap("To come back, and look in all of its places: "+restoreFrom(s)))
 				}
