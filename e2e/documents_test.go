@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -249,7 +250,12 @@ func (r *reader) place(t *testing.T, name string) string {
 	case "home":
 		return r.home
 	case "backup":
-		if found, _ := filepath.Glob(filepath.Join(r.home, "*", "BitcoinWalletBackup-*")); len(found) == 1 {
+		found, _ := filepath.Glob(filepath.Join(r.home, "*", "BitcoinWalletBackup-*"))
+		var names []string
+		for _, f := range found {
+			names = append(names, filepath.Base(f))
+		}
+		if len(slices.Compact(names)) == 1 { // In several places it is the same.
 			return found[0]
 		}
 	case "repo":

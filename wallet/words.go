@@ -69,7 +69,11 @@ func (e *WordsError) Error() string {
 	case TooLong:
 		return fmt.Sprintf("the text is too long for 24 words (more than %d bytes)", MaxWordsText)
 	case WrongCount:
-		s = fmt.Sprintf("%d words were typed; a wallet has 12, 15, 18, 21 or 24", e.Count)
+		were := "words were"
+		if e.Count == 1 {
+			were = "word was"
+		}
+		s = fmt.Sprintf("%d %s typed; a wallet has 12, 15, 18, 21 or 24", e.Count, were)
 	case UnknownWord:
 		s = "some words are not in the list"
 	case WrongChecksum:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -20,7 +21,8 @@ func (a *app) backupCommand() *cobra.Command {
 		Use:   "backup [FILE]...",
 		Short: "Back up files, or send what is late",
 		Long: `Backs up files beside the wallet: each becomes the item file/NAME, and a file
-that did not change is left out. All of them are saved or none.
+that did not change is left out. All of them are saved or none. A file with the name of another one that
+"satchel watch" watches is refused: "satchel put NAME FILE" saves it under its own.
 
 Without files it sends what has not reached every place yet. Where a place lost or
 damaged something, "satchel heal" looks for it and puts it back. A change is
@@ -58,7 +60,14 @@ there again and compared.
 				}
 				changes = append(changes, satchel.Change{Name: name, Value: value})
 			}
-			b, err := a.open(cmd.Context())
+			d, err := a.device()
+			if err != nil {
+				return err
+			}
+			if err := a.otherWatched(d, files); err != nil {
+				return err
+			}
+			b, err := a.openDevice(cmd.Context(), d)
 			if err != nil {
 				return err
 			}
@@ -70,6 +79,35 @@ there again and compared.
 			return a.saved(b, r, err)
 		},
 	}
+}
+
+// otherWatched returns an error if the name of one of the files is that of another file
+// that is watched: each would overwrite what is saved of the other.
+func (a *app) otherWatched(d device, files []string) error {
+	w := &watch{app: a, name: d.name}
+	rec, err := w.read()
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		abs, err := filepath.Abs(f)
+		if err != nil {
+			return err
+		}
+		for _, p := range rec.Paths {
+			if norm.NFC.String(filepath.Base(p)) != norm.NFC.String(filepath.Base(abs)) || real(p) == real(abs) {
+				continue
+			}
+			if info, err := os.Stat(p); err == nil && info.IsDir() {
+				continue // Its files have longer names.
+			}
+			return &usageError{
+				text: fmt.Sprintf("%s has the name of %s, which is watched: it would take its place in the backup; nothing was saved", printable(f), printable(p)),
+				hint: "give it a name of your own: satchel put file/NAME FILE",
+			}
+		}
+	}
+	return nil
 }
 
 // readValue reads a file that shall become an item.

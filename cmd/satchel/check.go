@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
@@ -71,7 +73,33 @@ func (a *app) sayReport(r satchel.Report, how string, err error) error {
 		return e
 	}
 	a.sayFindings(r, how, err)
-	return err
+	return briefly(r, err)
+}
+
+// foundError is the findings that were told already, in short.
+type foundError struct {
+	err  error
+	text string
+}
+
+func (e *foundError) Error() string { return e.text }
+func (e *foundError) Unwrap() error { return e.err }
+
+// briefly returns the error of a check or a drill whose findings were told, so that its
+// text does not tell them all again.
+func briefly(r satchel.Report, err error) error {
+	if err == nil || len(r.Findings) < 2 {
+		return err
+	}
+	f := r.Findings[0]
+	where := f.Place
+	switch {
+	case f.Place == "":
+		where = "item " + f.Object
+	case f.Object != "":
+		where += ": " + f.Object
+	}
+	return &foundError{err, fmt.Sprintf("%s, see above; the first: %s: %v", count(len(r.Findings), "finding"), where, f.Err)}
 }
 
 // sayFindings is sayReport for a person.

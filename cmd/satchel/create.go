@@ -149,7 +149,7 @@ func (a *app) create(cmd *cobra.Command, n newWallet, makeKeys func(context.Cont
 	if err != nil {
 		return err
 	}
-	if err := a.show(ctx, way); err != nil {
+	if err := a.show(ctx, way, false); err != nil {
 		return err
 	}
 	status, err := a.createBackup(ctx, place, satchel.Plan{Label: n.label, Keys: keys, Slots: []slot.Secret{way.way}})

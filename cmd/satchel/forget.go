@@ -29,15 +29,17 @@ they are written down: on the terminal, or with --words-are-written.
 It refuses while something is on this device only; "satchel backup" sends that.
 With --anyway it goes on, and what was not sent is lost. Where another device has
 become the writer nothing can be sent any more: it says what that concerns, and
-goes on. It never goes on without the name of the wallet, which is asked for.
+goes on. Where the backup ended, because another device made new keys, --anyway is
+needed too: bring back the wallet with the new keys first. It never goes on without
+the name of the wallet, which is asked for.
 
 JSON: id, label, folder, forgotten, places (the addresses that keep the backup).`,
 		Example: `  satchel forget
   satchel forget --wallet Samantha --yes-forget Samantha
   satchel forget --yes-forget Samantha --words-are-written`,
 		Args: args(cobra.NoArgs),
-		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeDamaged,
-			satchel.CodeInterrupted),
+		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
+			satchel.CodeDamaged, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			d, err := a.device()
@@ -57,6 +59,12 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 				return &hintedError{
 					fmt.Errorf("%w; the wallet is on this device only: %w", satchel.ErrDeleted, satchel.ErrNotProtected),
 					"`satchel export words` first; then `satchel forget --anyway`: without the words the money is lost",
+				}
+			}
+			if ended(s) && !anyway {
+				return &hintedError{
+					satchel.ErrEnded,
+					"first bring back the wallet with the new keys, beside this one: " + restoreFrom(s) + "; then `satchel forget --wallet " + shellQuote(d.name) + " --anyway`. Without one of the new ways in, or the words on paper, what is here is all there is",
 				}
 			}
 			lost := unsentText(b, s)
@@ -79,7 +87,9 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 					}
 					a.say("It opens with %s.", wayNames(slotKinds(s.Slots)))
 					if s.KeysDropped {
-						a.say("The words are not in it: a restore brings back the rest.")
+						a.say("The words are not in it.")
+						a.say("%s", wrap("A restore brings back the rest, from all of its places: "+restoreFrom(s)))
+						break
 					}
 					a.say("%s", wrap("To come back, and look in all of its places: "+restoreFrom(s)))
 				}

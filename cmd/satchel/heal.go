@@ -111,7 +111,10 @@ func (a *app) heal(ctx context.Context, b *satchel.Backup) error {
 		for _, f := range healed {
 			j.Healed = append(j.Healed, findingOf(f))
 		}
-		return errors.Join(err, a.emit(j))
+		if e := a.emit(j); e != nil {
+			return errors.Join(err, e)
+		}
+		return briefly(after, err)
 	}
 	if len(healed) > 0 {
 		a.say("Put right:")
@@ -119,7 +122,7 @@ func (a *app) heal(ctx context.Context, b *satchel.Backup) error {
 		a.say("")
 	}
 	a.sayFindings(after, "compared with what this device sealed", err)
-	return err
+	return briefly(after, err)
 }
 
 // sayHealed says for each place what was put right there: in one line if it had lost

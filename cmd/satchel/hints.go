@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/seal"
@@ -24,7 +25,7 @@ var hints = []struct {
 	{satchel.ErrNotWritten, "`satchel export words` shows them, `satchel words verify` lets you type some back; then try again"},
 	{satchel.ErrWords, "nothing was recorded; compare your paper with `satchel export words`, then try again"},
 	{satchel.ErrBranch, "nothing is lost and saving goes on: `satchel history` shows what the other device wrote, `satchel history show` and `history get` look into it; `satchel prune --all --branches` deletes it when you have what you need"},
-	{satchel.ErrEnded, "the wallet goes on in the backup with the new keys: `satchel forget` here, then `satchel restore` with a new way in; if the words are not in the backup, have them on paper first"},
+	{satchel.ErrEnded, "the wallet goes on in the backup with the new keys: first `satchel restore` with one of its ways in, which comes beside this wallet; then `satchel forget --wallet OLD --anyway`, OLD being the name of this one in `satchel status`; if the words are not in the backup, have them on paper before"},
 	{satchel.ErrForked, "both states are kept; `satchel restore --preview` shows them, and --snapshot takes one of them"},
 	{satchel.ErrOtherDevice, "use the wallet on the other device, or take it over here: `satchel forget`, then `satchel restore`; if the words are not in the backup, have them on paper first"},
 	{satchel.ErrNoSlot, "`satchel restore --list` shows what opens each backup"},
@@ -60,7 +61,7 @@ var codeHints = map[satchel.Code]string{
 	satchel.CodeSignIn:       "sign in again in the program that syncs this folder",
 	satchel.CodeWrongAccount: "sign in to the account that holds the backup",
 	satchel.CodeFull:         "make room there, then `satchel backup`; what was verified before is still there",
-	satchel.CodeUnreachable:  "is the disk or the folder connected? then try again; a folder that was really emptied is filled by `satchel heal --emptied FOLDER`",
+	satchel.CodeUnreachable:  "is the disk or the folder connected, under the name that it had? then try again",
 	satchel.CodeInterrupted:  "",
 }
 
@@ -80,7 +81,19 @@ func hintFor(err error) string {
 			return h.hint
 		}
 	}
+	if satchel.CodeOf(err) == satchel.CodeUnreachable && emptied(err) {
+		return "is the disk or the folder connected? then try again; a folder that was really emptied is filled by `satchel heal --emptied FOLDER`"
+	}
 	return codeHints[satchel.CodeOf(err)]
+}
+
+// emptied reports whether an error is of a folder that is there and has nothing in it.
+// After a while only the text of it is left.
+func emptied(err error) bool {
+	if e, ok := errors.AsType[*foundError](err); ok {
+		err = e.err
+	}
+	return err != nil && strings.Contains(err.Error(), "the folder has nothing in it")
 }
 
 // healthHints say what to do about a place.

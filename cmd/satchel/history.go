@@ -211,9 +211,26 @@ func (a *app) sayBranches(moments []satchel.Moment, s satchel.Status) {
 		}
 		which := selector(moments, m)
 		a.say("")
-		a.say("%s", wrap(fmt.Sprintf("%s wrote on its own up to generation %d: that branch is not in the history of the newest state. `satchel history show %s` shows what is in it, `satchel revert %s` brings it back. Once nothing of it is needed, `satchel prune --all --branches` deletes it.",
-			who, m.Generation, which, which)))
+		text := fmt.Sprintf("%s wrote on its own up to generation %d: that branch is not in the history of the newest state. `satchel history show %s` shows what is in it", who, m.Generation, which)
+		if stopped(s, moments) == nil {
+			text += fmt.Sprintf(", `satchel revert %s` brings it back. Once nothing of it is needed, `satchel prune --all --branches` deletes it.", which)
+		} else {
+			text += ", `satchel history get` takes an item out. Only the device that writes this backup now can bring it back or delete it."
+		}
+		a.say("%s", wrap(text))
 	}
+}
+
+// stopped returns an error if another device writes the backup now, as far as this one
+// knows or the states in the places show: then it is for nothing to ask for a secret.
+func stopped(s satchel.Status, moments []satchel.Moment) error {
+	if ended(s) {
+		return satchel.ErrEnded
+	}
+	if otherDevice(s) || slices.ContainsFunc(moments, func(m satchel.Moment) bool { return m.Newest && m.Device != s.Device && m.Epoch > s.Epoch }) {
+		return satchel.ErrOtherDevice
+	}
+	return nil
 }
 
 // selector is the shortest text that findMoment takes for a state.
@@ -266,18 +283,18 @@ func (a *app) look(ctx context.Context, b *satchel.Backup) (*satchel.Opened, err
 	return owner.Look(ctx)
 }
 
-// momentOf finds a state in the places. That it is there in one of them is enough.
-func (a *app) momentOf(ctx context.Context, b *satchel.Backup, text string) (satchel.Moment, error) {
+// momentOf finds a state in the places, of the moments that it also returns. That it is there in one of them is enough.
+func (a *app) momentOf(ctx context.Context, b *satchel.Backup, text string) (satchel.Moment, []satchel.Moment, error) {
 	moments, listErr := b.History(ctx)
 	a.progress.pause()
 	if len(moments) == 0 && listErr != nil {
-		return satchel.Moment{}, listErr
+		return satchel.Moment{}, nil, listErr
 	}
 	m, err := findMoment(moments, text)
 	if err != nil && listErr != nil {
-		return m, errors.Join(listErr, err)
+		return m, moments, errors.Join(listErr, err)
 	}
-	return m, err
+	return m, moments, err
 }
 
 // stateAt opens the backup at one of its states.
@@ -285,7 +302,7 @@ func (a *app) stateAt(ctx context.Context, b *satchel.Backup, text string) (*sat
 	if a.term == nil && a.secretFD == noFD {
 		return nil, needFlag("a secret of the backup", "--secret-fd N")
 	}
-	m, err := a.momentOf(ctx, b, text)
+	m, _, err := a.momentOf(ctx, b, text)
 	if err != nil {
 		return nil, err
 	}

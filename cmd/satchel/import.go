@@ -94,16 +94,23 @@ func (a *app) askWords(ctx context.Context) (wallet.Words, error) {
 		defer typed.Wipe()
 		return wallet.ParseWords(typed)
 	}
-	return a.typeWords(ctx)
+	return a.typeWords(ctx, false)
 }
 
-// typeWords lets a person type the words of a wallet.
-func (a *app) typeWords(ctx context.Context) (wallet.Words, error) {
+// typeWords lets a person type the words of a wallet. If they are optional, an empty line
+// goes on without any.
+func (a *app) typeWords(ctx context.Context, optional bool) (wallet.Words, error) {
 	a.term.print("Type the words of the wallet, with spaces between them. Of an English word\nthe first four letters are enough.\n")
+	if optional {
+		a.term.print("An empty line goes on without them.\n")
+	}
 	for {
 		typed, err := a.term.secret(ctx, "Words (not shown): ")
 		if err != nil {
 			return wallet.Words{}, err
+		}
+		if optional && strings.TrimSpace(string(typed.Open())) == "" {
+			return wallet.Words{}, nil
 		}
 		completed := completeWords(typed)
 		typed.Wipe()

@@ -207,6 +207,9 @@ func healthHint(p satchel.PlaceStatus) string {
 	if readOnly(p) {
 		return "allow writing there (the drive's switch, the folder's permissions), then satchel backup"
 	}
+	if dir, ok := strings.CutPrefix(p.Address, "folder:"); ok && p.Health == satchel.HealthUnreachable && emptied(p.Err) {
+		return "connect its drive, then satchel backup; if it was really emptied, satchel heal --emptied " + shellQuote(dir)
+	}
 	return healthHints[p.Health]
 }
 

@@ -75,8 +75,19 @@ func (a *app) prune(ctx context.Context, f pruneFlags) error {
 	defer b.Close()
 	var done satchel.Pruned
 	if f.all {
+		moments, err := b.History(ctx)
+		a.progress.pause()
+		if ctx.Err() != nil {
+			return err
+		}
+		if err := stopped(b.Status(), moments); err != nil {
+			return err
+		}
 		if f.branches {
-			if err := a.confirmBranches(ctx, b, f.yes); err != nil {
+			if err != nil {
+				return err
+			}
+			if err := a.confirmBranches(ctx, moments, b.Status(), f.yes); err != nil {
 				return err
 			}
 		}
@@ -92,19 +103,14 @@ func (a *app) prune(ctx context.Context, f pruneFlags) error {
 }
 
 // confirmBranches shows the branches, which nothing brings back once they are deleted.
-func (a *app) confirmBranches(ctx context.Context, b *satchel.Backup, yes bool) error {
-	moments, err := b.History(ctx)
-	a.progress.pause()
-	if err != nil {
-		return err
-	}
+func (a *app) confirmBranches(ctx context.Context, moments []satchel.Moment, s satchel.Status, yes bool) error {
 	branches := slices.DeleteFunc(moments, func(m satchel.Moment) bool { return !m.Branch })
 	if len(branches) == 0 {
 		return nil
 	}
 	a.say("These are in no history of the newest state, and go for good:")
 	a.say("")
-	a.sayMoments(branches, b.Status())
+	a.sayMoments(branches, s)
 	a.say("")
 	return a.confirm(ctx, yes, "--yes", "What another device saved in them, and is not elsewhere, is lost.\nDelete them?")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,13 +15,14 @@ import (
 )
 
 func (a *app) putCommand() *cobra.Command {
-	var required, remove bool
+	var required, remove, yes bool
 	cmd := &cobra.Command{
 		Use:   "put NAME [FILE|-] | NAME=FILE...",
 		Short: "Save items under names",
 		Long: `Saves an item: a named piece of the wallet, such as labels, contacts, settings,
 lightning/scb or file/NAME. The value comes from a file or the standard input (-).
-Several NAME=FILE pairs are saved together, all of them or none.
+Several NAME=FILE pairs are saved together, all of them or none. With --remove a name
+that ends in "/" stands for all items below it; they are shown, and a yes is needed.
 
 The item "labels" must be a BIP 329 file. The items "keys" and "descriptors" are
 made by create and import, and nothing else may change them.
@@ -30,10 +32,20 @@ made by create and import, and nothing else may change them.
   some-program | satchel put settings -
   satchel put --required lightning/scb channel.backup
   satchel put contacts=contacts.vcf labels=labels.jsonl
-  satchel put --remove file/old.txt`,
+  satchel put --remove file/old.txt
+  satchel put --remove file/old-folder/`,
 		Args:        args(cobra.MinimumNArgs(1)),
 		Annotations: exits(saveExits...),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var below []string // prefixes of names to remove
+			if remove {
+				for _, name := range args {
+					if strings.HasSuffix(name, "/") {
+						below = append(below, name)
+					}
+				}
+				args = slices.DeleteFunc(slices.Clone(args), func(name string) bool { return strings.HasSuffix(name, "/") })
+			}
 			changes, err := a.changes(cmd.Context(), args, required, remove)
 			if err != nil {
 				return err
@@ -43,12 +55,42 @@ made by create and import, and nothing else may change them.
 				return err
 			}
 			defer b.Close()
+			if len(below) > 0 {
+				items, err := chooseItems(b.Items(), below)
+				if err != nil {
+					return err
+				}
+				if err := a.confirmRemoval(cmd.Context(), items, yes); err != nil {
+					return err
+				}
+				for _, i := range items {
+					if !slices.ContainsFunc(changes, func(c satchel.Change) bool { return c.Name == i.Name }) {
+						changes = append(changes, satchel.Change{Name: i.Name, Remove: true})
+					}
+				}
+			}
 			return a.save(cmd.Context(), b, changes...)
 		},
 	}
 	cmd.Flags().BoolVar(&required, "required", false, "a restore without this item counts as incomplete")
-	cmd.Flags().BoolVar(&remove, "remove", false, "remove the items of these names")
+	cmd.Flags().BoolVar(&remove, "remove", false, "remove the items of these names; one that ends in \"/\" stands for all below it")
+	cmd.Flags().BoolVar(&yes, "yes", false, "remove all below a name without asking")
 	return cmd
+}
+
+// confirmRemoval shows what is to be removed, and asks.
+func (a *app) confirmRemoval(ctx context.Context, items []satchel.ItemInfo, yes bool) error {
+	if yes {
+		return nil
+	}
+	a.say("These go from the backup (%s):", count(len(items), "item"))
+	for _, i := range items[:min(maxLeft, len(items))] {
+		a.say("  %s", printable(i.Name))
+	}
+	if more := len(items) - maxLeft; more > 0 {
+		a.say("  and %d more", more)
+	}
+	return a.confirm(ctx, false, "--yes", "Earlier states that hold them stay until they are pruned. Go on?")
 }
 
 // changes reads the arguments of put.

@@ -166,7 +166,7 @@ func (a *app) rekey(ctx context.Context, f rekeyFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := a.show(ctx, way); err != nil {
+	if err := a.show(ctx, way, f.drop || s.KeysDropped); err != nil {
 		return err
 	}
 	dir, err := a.newWalletDir()

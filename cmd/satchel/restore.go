@@ -122,6 +122,11 @@ func (a *app) restore(cmd *cobra.Command, f restoreFlags, name string) error {
 	if err != nil {
 		return err
 	}
+	if !f.preview {
+		if err := a.foundHere(ctx, *chosen); err != nil {
+			return err
+		}
+	}
 	var bip39 satchel.RestoreOptions
 	var o *satchel.Opened
 	if a.term != nil && a.secretFD == noFD {
@@ -672,12 +677,12 @@ func (a *app) droppedKeys(ctx context.Context, p satchel.Preview, typed opened) 
 			return wallet.Keys{}, err
 		}
 	}
-	return a.keysOf(ctx, p.Network, p.Fingerprint, typed)
+	return a.keysOf(ctx, p.Network, p.Fingerprint, typed, true)
 }
 
 // keysOf makes the keys of a known wallet from its words: those that opened the backup,
-// or that are typed now.
-func (a *app) keysOf(ctx context.Context, network wallet.Network, fingerprint string, typed opened) (wallet.Keys, error) {
+// or that are typed now. If they are optional, none at all are no keys.
+func (a *app) keysOf(ctx context.Context, network wallet.Network, fingerprint string, typed opened, optional bool) (wallet.Keys, error) {
 	words, passphrase := typed.words, typed.bip39Passphrase
 	for try := 1; ; try++ {
 		var err error
@@ -690,9 +695,9 @@ func (a *app) keysOf(ctx context.Context, network wallet.Network, fingerprint st
 			}
 			words, err = wallet.ParseWords(line)
 		default:
-			words, err = a.typeWords(ctx)
+			words, err = a.typeWords(ctx, optional)
 		}
-		if err != nil {
+		if err != nil || words.Count() == 0 {
 			return wallet.Keys{}, err
 		}
 		keys, err := wallet.Import(words, wallet.ImportConfig{Network: network, Passphrase: passphrase})
@@ -731,7 +736,7 @@ func (a *app) perhapsPassphrase(ctx context.Context) (secret.Bytes, error) {
 
 // bringBack restores what was opened.
 func (a *app) bringBack(ctx context.Context, o *satchel.Opened, p satchel.Preview, f restoreFlags, opts satchel.RestoreOptions, places []store.Place, chosen *satchel.Found) error {
-	broken, err := a.alreadyHere(ctx, p)
+	broken, err := a.alreadyHere(ctx, p.ID)
 	if err != nil {
 		return err
 	}
@@ -803,15 +808,34 @@ func (a *app) bringBack(ctx context.Context, o *satchel.Opened, p satchel.Previe
 	return a.restored(b, outcome, err)
 }
 
+// foundHere returns an error if the backup is of a wallet that is on this device and
+// works: before a secret is typed for nothing. Where folder and id do not tell, it is
+// seen once the backup is open.
+func (a *app) foundHere(ctx context.Context, f satchel.Found) error {
+	devices, err := a.devices()
+	if err != nil {
+		return err
+	}
+	d := deviceOf(devices, f)
+	if i := slices.IndexFunc(devices, func(d device) bool { return d.info.Folder == f.Folder && d.info.ID == f.ID }); i >= 0 {
+		d = &devices[i]
+	}
+	if d == nil {
+		return nil
+	}
+	_, err = a.alreadyHere(ctx, d.info.ID)
+	return err
+}
+
 // alreadyHere returns an error if the wallet is on this device and works, or may
 // work again, and the device if its key is lost or it is damaged.
-func (a *app) alreadyHere(ctx context.Context, p satchel.Preview) (*device, error) {
+func (a *app) alreadyHere(ctx context.Context, id string) (*device, error) {
 	devices, err := a.devices()
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range devices {
-		if d.info.ID != p.ID {
+		if d.info.ID != id {
 			continue
 		}
 		b, err := a.openDevice(ctx, d)
@@ -838,6 +862,20 @@ type alreadyError string
 
 func (e alreadyError) Error() string        { return string(e) + " is on this device already" }
 func (e alreadyError) Is(target error) bool { return target == satchel.ErrWrongWallet }
+
+// watchAgain says how the files of a wallet that was restored are saved again.
+func (a *app) watchAgain(name string) string {
+	w := &watch{app: a, name: name}
+	rec, err := w.read()
+	running, lockErr := w.running()
+	switch {
+	case err != nil || lockErr != nil || len(rec.Paths) == 0:
+		return "Nothing is watched here yet: once they are where they belong, `satchel watch PATH...` saves them again at every change"
+	case running:
+		return "`satchel watch` is running, and goes on with " + count(len(rec.Paths), "path")
+	}
+	return "Start `satchel watch` again: it saves them at every change, and goes on with what was watched here before"
+}
 
 func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, err error) error {
 	type restoredJSON struct {
@@ -887,6 +925,9 @@ func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, err error) er
 	if files, err := chooseItems(b.Items(), []string{filesPrefix}); err == nil {
 		a.say("Files          %d saved beside the wallet: `satchel get --into DIR` writes", len(files))
 		a.say("               them to a folder")
+		if name, err := folderName(outcome.Label, outcome.ID); err == nil {
+			a.sayHanging("               ", a.watchAgain(name))
+		}
 	}
 	return err
 }

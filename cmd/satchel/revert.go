@@ -59,8 +59,11 @@ func (a *app) revert(ctx context.Context, text string, yes bool) error {
 		return err
 	}
 	defer b.Close()
-	m, err := a.momentOf(ctx, b, text)
+	m, moments, err := a.momentOf(ctx, b, text)
 	if err != nil {
+		return err
+	}
+	if err := stopped(b.Status(), moments); err != nil {
 		return err
 	}
 	owner, err := a.unlock(ctx, b, "To bring an earlier state back, open the backup first.")

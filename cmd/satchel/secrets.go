@@ -342,8 +342,9 @@ func (a *app) newPassphrase(ctx context.Context, context []string) (secret.Bytes
 
 // show hands a secret that was made here to its owner, once: before anything is
 // made that only it opens, since this is where it can still fail. With --json and
-// no --code-fd it is part of the result.
-func (a *app) show(ctx context.Context, w newWay) error {
+// no --code-fd it is part of the result. wordless says that the backup which it opens
+// does not hold the words of the wallet.
+func (a *app) show(ctx context.Context, w newWay, wordless bool) error {
 	if w.printed.Empty() {
 		return nil
 	}
@@ -357,7 +358,13 @@ func (a *app) show(ctx context.Context, w newWay) error {
 		return nil // canShow saw to it that there is a JSON result
 	}
 	text := string(w.printed.Open())
-	a.term.print("\n%s\n", box(w.title, "", a.term.strong(text), "", "Write this down now: then the backup is made. It is shown", "this once, and nobody can give it to you again. Whoever has", "it and the backup's folder has the wallet: keep it where you", "would keep cash."))
+	lines := []string{"", a.term.strong(text), "", "Write this down now: then the backup is made. It is shown", "this once, and nobody can give it to you again. Whoever has"}
+	if wordless {
+		lines = append(lines, "it and the backup's folder sees what is in it, but for the", "words: those you have on paper and on this device only.")
+	} else {
+		lines = append(lines, "it and the backup's folder has the wallet: keep it where you", "would keep cash.")
+	}
+	a.term.print("\n%s\n", box(w.title, lines...))
 	group := text[strings.LastIndexByte(text, '-')+1:]
 	part := "group"
 	if w.way.Kind() == slot.KindPassphrase {

@@ -136,7 +136,7 @@ func (a *app) slotAdd(ctx context.Context, kinds, got []string) error {
 	if err != nil {
 		return err
 	}
-	if err := a.show(ctx, way); err != nil {
+	if err := a.show(ctx, way, b.Status().KeysDropped); err != nil {
 		return err
 	}
 	info, err := owner.AddSlot(ctx, way.way)

@@ -71,7 +71,7 @@ a place that is there already it changes only that number.
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
 			satchel.CodeDamaged, satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			added := ""
+			added, taken := "", false
 			return a.changeStores(cmd, copies, func(places []store.Place) ([]store.Place, error) {
 				// Nothing is made in a place that is there already: its drive may be away.
 				p, err := openPlace(args[0], false)
@@ -81,6 +81,7 @@ a place that is there already it changes only that number.
 				added = p.Address
 				switch i := slices.IndexFunc(places, func(q store.Place) bool { return samePlace(q.Address, p.Address) }); {
 				case i < 0:
+					taken = true
 					p, err = openPlace(args[0], true)
 					return append(places, p), err
 				case copies > 0:
@@ -97,6 +98,9 @@ a place that is there already it changes only that number.
 					a.say("To ask for more: satchel store add PLACE --copies %d", len(s.Places))
 				}
 				for _, p := range s.Places {
+					if p.Address == added && p.Err != nil && !taken {
+						return fmt.Errorf("%s was a place already, and does not stand well: %w", printable(added), p.Err)
+					}
 					if p.Address == added && p.Err != nil {
 						return fmt.Errorf("%s was taken in, and does not hold the backup yet: %w", printable(added), p.Err)
 					}

@@ -655,6 +655,7 @@ func TestGrowingUp(t *testing.T) {
 	p.answer(`Recovery code \(not shown\): `, code)
 	p.answer(`How do you want to open it again(?s:.*)Number \[1\]: `, "")
 	code2 := p.expect(`((?:[0-9a-z]{4}-){8}[0-9a-z]{4})`)[1]
+	p.expect("words: those you have on paper and on this device only")
 	p.answer("press Enter", "")
 	p.expect("Old backup +deleted")
 	p.ends(0)
@@ -671,6 +672,15 @@ func TestGrowingUp(t *testing.T) {
 	p.answer("Open this one", "y")
 	p.answer(`Recovery code \(not shown\): `, code2)
 	p.answer("Type them now", "y")
+	p.answer(`Words \(not shown\): `, "abandon")
+	p.expect("1 word was typed")
+	p.answer(`Words \(not shown\): `, "") // The paper is not at hand after all.
+	p.answer("Restore this wallet to this device", "n")
+	p.ends(1)
+	p.run("restore")
+	p.answer("Open this one", "y")
+	p.answer(`Recovery code \(not shown\): `, code2)
+	p.answer("Type them now", "y")
 	var sentence []string
 	for n := range 12 {
 		sentence = append(sentence, at(n+1))
@@ -682,4 +692,10 @@ func TestGrowingUp(t *testing.T) {
 	p.run("status")
 	p.expect("Words +not in the backup: on this device")
 	p.ends(0)
+	p.run("restore") // It is here: no secret is asked for.
+	p.answer("Open this one", "y")
+	p.expect("is on this device already")
+	if screen := p.ends(21); strings.Contains(screen, "Recovery code") {
+		t.Error("a secret is asked for")
+	}
 }

@@ -139,7 +139,7 @@ JSON: kept, fingerprint.`,
 			if !s.KeysDropped {
 				return &hintedError{errors.New("the backup holds the words already"), "`satchel export words` shows them"}
 			}
-			keys, err := a.keysOf(cmd.Context(), s.Network, s.Fingerprint, opened{})
+			keys, err := a.keysOf(cmd.Context(), s.Network, s.Fingerprint, opened{}, false)
 			if err != nil {
 				return err
 			}

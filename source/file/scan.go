@@ -14,6 +14,10 @@ import (
 	"github.com/satchel-backup/satchel/seal"
 )
 
+// marker is the file by which package store/folder knows a place that is not synced yet.
+// Like the backups it is Satchel's own.
+const marker = ".satchel-folder"
+
 // root is one configured path and what is below it.
 type root struct {
 	path string // as configured, absolute
@@ -232,7 +236,7 @@ func (r *run) news(ctx context.Context, root *root, path string, n news) (stale 
 	if path == root.real && root.dir {
 		return n.op&(fsnotify.Remove|fsnotify.Rename) != 0
 	}
-	if !within(root.real, path) || r.excluded(path) || inBackup(filepath.Dir(path)) {
+	if !within(root.real, path) || filepath.Base(path) == marker || r.excluded(path) || inBackup(filepath.Dir(path)) {
 		return false
 	}
 	rel, err := filepath.Rel(root.real, path)
@@ -434,7 +438,7 @@ func (r *run) scanTree(ctx context.Context, root *root, rel string, s stamp, wal
 		if !e.Stamp.Mode.IsRegular() {
 			walked.keep(below)
 		}
-		if !r.excluded(filepath.Join(root.real, below)) {
+		if e.Name != marker && !r.excluded(filepath.Join(root.real, below)) {
 			r.consider(root, below, e.Stamp, now, false)
 		}
 	}
