@@ -99,6 +99,8 @@ func (o *Owner) AddSlot(ctx context.Context, s slot.Secret) (SlotInfo, error) {
 
 // RemoveSlot takes a way in out of the backup and then deletes its object from
 // every place. Copies made earlier still open: moving the funds is the cure.
+// Of a PIN the accounts at the key servers are deleted first, so that a copy of the slot
+// is worth nothing; it is enough that too few of them are left.
 // The last slot stays (ErrLastSlot). If a place could not be reached, the error
 // names it, and the object is deleted there with the next Save or Sync. RemoveSlot
 // may be called again, also for a slot that is not in the list.
@@ -119,6 +121,11 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 		slots := slices.Delete(slices.Clone(b.dev.slots), i, i+1)
 		if !slices.ContainsFunc(slots, func(n seal.SlotName) bool { _, err := b.sealed(ctx, n.Path()); return err == nil }) {
 			return fmt.Errorf("%w: add another way in first", ErrLastSlot)
+		}
+		if b.dev.slots[i].Kind == string(slot.KindPIN) {
+			if err := o.endPIN(ctx, b.dev.slots[i]); err != nil {
+				return fmt.Errorf("removing a PIN: %w", err)
+			}
 		}
 		// If we crash between the two, the slot is in the list and stays.
 		if err := b.setRemoved(append(slices.Clone(b.dev.removed), b.dev.slots[i])); err != nil {

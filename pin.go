@@ -203,6 +203,41 @@ func (b *Backup) settlePIN(ctx context.Context) (again bool) {
 	return out != ""
 }
 
+// endPIN deletes the accounts of a PIN slot. It is nil if fewer are left than open it.
+func (o *Owner) endPIN(ctx context.Context, n seal.SlotName) error {
+	b := o.b
+	data, err := b.slotObject(ctx, n)
+	var s *guard.Slot
+	if err == nil {
+		s, err = slot.ReadPIN(data, guard.ID(b.dev.key.Backup()))
+	}
+	if err != nil {
+		b.cfg.Logger.Warn("the PIN slot that is removed cannot be read", "slot", n.Path(), "err", err)
+	} else {
+		client := b.cfg.Guardians
+		if client == nil {
+			return errors.New("Config.Guardians is missing")
+		}
+		if err := client.Delete(ctx, s, guard.Owner(o.keys.Owner())); err != nil {
+			list, statusErr := client.Status(ctx, s)
+			gone := 0
+			for i := range list {
+				if errors.Is(list[i].Err, guard.ErrGone) {
+					gone++
+				}
+			}
+			if statusErr != nil || len(s.Guardians)-gone >= s.Threshold {
+				return err
+			}
+			b.cfg.Logger.Warn("a key server keeps an account that opens nothing any more", "err", err)
+		}
+	}
+	if b.dev.pin.Slot == n.Path() {
+		return b.recordPIN(pinRecord{})
+	}
+	return nil
+}
+
 // dropSlot takes a slot out of the list; its objects go with the next finishRemovals.
 func (b *Backup) dropSlot(path string) error {
 	i := slices.IndexFunc(b.dev.slots, func(n seal.SlotName) bool { return n.Path() == path })

@@ -127,6 +127,49 @@ func TestChangePIN(t *testing.T) {
 	}
 }
 
+// A PIN that is removed opens nothing any more, from a copy of the folder either; one key
+// server that is away does not keep it.
+func TestRemovePIN(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	servers := guardtest.New(t, 3)
+	st := &mem.Store{}
+	cfg := config(t, st)
+	cfg.Guardians = servers.Client()
+	b, _, way := create(t, cfg)
+	ow := unlock(t, b, way)
+	info, err := ow.SetPIN(ctx, satchel.PINPlan{PIN: pin("3717"), Servers: servers.Names, Threshold: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := st.Clone()
+	away := 2 // key servers
+	servers.Before = func(server string, _ protocol.Request) error {
+		for _, name := range servers.Names[:away] {
+			if server == name {
+				return guardtest.ErrNetwork
+			}
+		}
+		return nil
+	}
+	if err := ow.RemoveSlot(ctx, info.ID); err == nil || len(b.Slots()) != 2 {
+		t.Errorf("removed with two of three key servers away: %v", err)
+	}
+	away = 1
+	if err := ow.RemoveSlot(ctx, info.ID); err != nil || len(b.Slots()) != 1 {
+		t.Errorf("with one away: %v", err)
+	}
+	away = 0
+	if n := len(objects(t, st, b.Status().Folder+"/slots/pin-")); n != 0 {
+		t.Errorf("%d PIN slots in the place", n)
+	}
+	dead := newDevice(t, cfg)
+	dead.Places[0].Store = copied
+	if _, _, err := openPIN(t, dead, "3717", ""); err == nil {
+		t.Error("a copy of the slot opens")
+	}
+}
+
 // Key servers and places that fail, at any request, in a change of the PIN: always the old
 // PIN or the new one opens, and when all is back the change can be made.
 func TestChangePINFails(t *testing.T) {
