@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	satchel "github.com/satchel-backup/satchel"
@@ -187,8 +188,8 @@ func TestChangePINFails(t *testing.T) {
 			if _, err := ow.SetPIN(ctx, satchel.PINPlan{PIN: pin("3717"), Servers: servers.Names, Threshold: 2}); err != nil {
 				t.Fatal(err)
 			}
-			n := 0 // steps of the network so far; the k-th and all after it fail
-			fails := func() bool { n++; return n > k }
+			var n atomic.Int64 // steps of the network so far; the k-th and all after it fail
+			fails := func() bool { return n.Add(1) > int64(k) }
 			servers.Before = func(string, protocol.Request) error {
 				if fails() {
 					return guardtest.ErrNetwork
@@ -202,7 +203,7 @@ func TestChangePINFails(t *testing.T) {
 				return storetest.None
 			}
 			_, err := ow.SetPIN(ctx, satchel.PINPlan{PIN: pin("9062"), Servers: servers.Names, Threshold: 2})
-			done = err == nil && n <= k
+			done = err == nil && n.Load() <= int64(k)
 			// The device dies.
 			b.Close()
 			servers.Before, st.Choose = nil, nil
