@@ -53,7 +53,7 @@ func (b *bench) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.say("\n### Watching\n\n`satchel watch --json DIR`, %d times: a file of %d bytes in DIR is replaced. A file is saved when it has been left alone for a moment, so that none is saved half-written; most of the time is that.\n", b.size.watched, inline)
+	b.say("\n### Watching\n\n`satchel watch --json DIR`, %d times: a file of %d bytes comes into DIR. A file is saved when it has been left alone for a moment, so that none is saved half-written; most of the time is that.\n", b.size.watched, inline)
 	row := func(what string, list []time.Duration) []string {
 		return []string{what, ms(quantile(list, 50)), ms(quantile(list, 95)), ms(quantile(list, 100))}
 	}
@@ -119,7 +119,8 @@ func (b *bench) watched(ctx context.Context, w cmdWallet, dir string, events <-c
 			return t, err
 		}
 		start := time.Now()
-		if err := os.Rename(temp, filepath.Join(dir, "watched")); err != nil {
+		// Another file each time: one that is saved again and again waits longer.
+		if err := os.Rename(temp, filepath.Join(dir, fmt.Sprintf("watched-%d", i))); err != nil {
 			return t, err
 		}
 		for n := before; n == before; {

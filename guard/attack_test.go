@@ -152,7 +152,7 @@ func sum(h [32]byte) []byte { return h[:] }
 //
 // SATCHEL_PINS says how many PINs are tried.
 func TestWrongShares(t *testing.T) {
-	n := 10_000
+	n := 2_000
 	if s := os.Getenv("SATCHEL_PINS"); s != "" {
 		var err error
 		if n, err = strconv.Atoi(s); err != nil {

@@ -97,8 +97,10 @@ const (
 	// is as it was.
 	fewSaves = 3
 	calm     = 10 * time.Second
-	soon     = 3 * patience // Amid unrest saves are up to two of them apart.
+	soon     = 5 * time.Second
 	rest     = time.Minute
+
+	oftenSaves = 20 // without such a rest are told
 
 	backoffFirst = time.Second // after a save that failed
 	backoffMost  = time.Minute
@@ -131,11 +133,11 @@ type Config struct {
 	// Poll is how often everything is looked at. Zero means 30 seconds.
 	Poll time.Duration
 	// Quiet is how long a file must have been left alone before it is read. Zero
-	// means 200 milliseconds. For a file that is saved again and again it doubles each
+	// means 200 milliseconds. For a file that is saved again within five seconds it doubles each
 	// time after the first few, up to ten seconds, until it was not saved for a minute.
 	Quiet time.Duration
-	// Often, if not nil, is told at each save the path of a file that changes so often
-	// that it is saved only every ten seconds, by the goroutine that calls Run.
+	// Often, if not nil, is told at each save the path of a file that was saved twenty
+	// times without a minute's rest, by the goroutine that calls Run.
 	Often func(path string)
 	// MaxSize is the size of the largest file that is read. Zero means 64 MiB, and
 	// more is not possible.

@@ -71,6 +71,7 @@ type track struct {
 	pause  time.Duration // how long it must be left alone, if that is longer than usual
 	lastly time.Time     // when it was saved last
 	quick  int           // saves that followed soon after another, up to fewSaves
+	saves  int           // since it was last left alone for rest
 
 	refused  bool // it was said of the state stampSaid that it cannot be kept
 	refusedS stamp
@@ -141,7 +142,7 @@ func (r *run) quiet(t *track) time.Duration {
 func (r *run) slow(t *track, now time.Time) {
 	switch since := now.Sub(t.lastly); {
 	case t.lastly.IsZero() || since >= rest:
-		t.pause, t.quick = 0, 0
+		t.pause, t.quick, t.saves = 0, 0, 0
 	case since > soon:
 	case t.quick < fewSaves:
 		t.quick++
@@ -149,7 +150,7 @@ func (r *run) slow(t *track, now time.Time) {
 		t.pause = min(2*max(r.Quiet, t.pause), max(r.Quiet, calm))
 	}
 	t.lastly = now
-	if t.pause >= calm && r.Often != nil {
+	if t.saves++; t.saves >= oftenSaves && r.Often != nil {
 		r.Often(t.path())
 	}
 }
