@@ -1001,6 +1001,9 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 	}
 	b.tidy()
 	if len(b.dev.removed) > 0 && ok {
+		if len(errs) == 0 {
+			errs = append(errs, errors.New("it goes with the next change"))
+		}
 		return fmt.Errorf("%w: a slot was removed and is still there: %w", ErrNotProtected, errors.Join(errs...))
 	}
 	if !ok {

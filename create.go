@@ -3,7 +3,6 @@ package satchel
 import (
 	"context"
 	"errors"
-	"filippo.io/age"
 	"fmt"
 	"io/fs"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"filippo.io/age"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/slot"
 	"github.com/satchel-backup/satchel/wallet"
@@ -206,14 +206,12 @@ func cleanStaging(cfg Config, parent string) {
 		if err != nil {
 			continue // Somebody is at work in it.
 		}
-		info, err := readInfo(cfg.disk, dir)
-		if err == nil && info.Device == device {
-			err = cfg.Keychain.Delete(localKeyName(info))
-		} else {
-			err = nil
+		var kept error
+		if info, err := readInfo(cfg.disk, dir); err == nil && info.Device == device {
+			kept = cfg.Keychain.Delete(localKeyName(info))
 		}
 		lock.Unlock() // Not before: nobody else must make a wallet of it meanwhile.
-		if err != nil {
+		if kept != nil {
 			continue
 		}
 		if err := cfg.disk.RemoveAll(dir); err != nil {

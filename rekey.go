@@ -39,7 +39,8 @@ const rekeyPrefix = ".satchel-rekey-"
 // slots, everything sealed anew. The new one is brought to all places, read back, and
 // restored from each into memory; only then the old one is deleted, as by Delete, and
 // forgotten on this device. Of the old one its end stays, which opens with nothing: by it a
-// device that was away knows that it must not put back what is gone (ErrEnded). Copies of the old one that somebody made still open:
+// device that was away knows that it must not put back what is gone (ErrEnded). Copies
+// of the old one that somebody made still open:
 // moving the funds is the cure.
 //
 // The new wallet's directory is dir, beside the old one, where nothing may be. When

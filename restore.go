@@ -132,9 +132,9 @@ func (o *Opened) withdrawEnd(ctx context.Context) error {
 			if !ok || n.Epoch != seal.MaxEpoch || o.aliens[n] {
 				continue
 			}
-			if _, err := o.snapshot(ctx, n); errors.Is(err, errAlien) {
-				continue
-			} else if err != nil && !gone(err) {
+			if _, err := o.snapshot(ctx, n); errors.Is(err, errAlien) || err != nil && gone(err) {
+				continue // Not proven ours (R3). The new device is told to overlook it.
+			} else if err != nil {
 				return err
 			}
 			ob.Name = o.reader.folder + "/" + ob.Name
