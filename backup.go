@@ -298,6 +298,7 @@ func (b *Backup) Status() Status {
 		Items: countItems(d.items), Slots: slotInfos(d.slots),
 		Missing: lostItems(d.items), Deleted: d.deleted, Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
 		KeysDropped: d.keysDropped(), WordsWritten: d.kept.Written, Limit: d.limit(), Rekeying: d.rekey.Dir, PINPending: d.pin.Plan != nil,
+		Anchored: d.anchor.kept == d.head() && d.anchor.err == nil && !d.head().IsZero(), AnchorErr: d.anchor.err,
 	}
 	s.Next = nextStep(&s)
 	return s
@@ -327,8 +328,12 @@ func (h Health) mayTake() bool {
 	return h != HealthFull && h != HealthSignIn && h != HealthWrongAccount && h != HealthFailed
 }
 
-// protected reports whether enough places hold the newest snapshot.
-func (b *Backup) protected() bool {
+// protected reports whether enough places hold the newest snapshot, and no key server
+// knows better.
+func (b *Backup) protected() bool { return b.held() && !b.dev.anchor.fenced }
+
+// held reports whether enough places hold the newest snapshot.
+func (b *Backup) held() bool {
 	if b.dev.deleted || len(b.dev.slots) == 0 {
 		return false // Nothing that a place holds could be opened.
 	}
@@ -360,6 +365,8 @@ func (b *Backup) placeStatus() []PlaceStatus {
 		}
 		if b.dev.deleted {
 			s.Health, s.Generation, s.Err = HealthMissing, 0, ErrDeleted
+		} else if b.dev.anchor.fenced {
+			s.Health, s.Err = HealthOtherDevice, b.dev.anchor.err
 		}
 		list = append(list, s)
 	}
@@ -686,9 +693,19 @@ type look struct {
 }
 
 // look lists the snapshots of every place and returns ErrOtherDevice if another
-// device has become the writer (R16), or ErrDeleted. A place that cannot be listed
-// is left alone until it can (R2).
+// device has become the writer (R16), as a place or the key servers say, or ErrDeleted. A
+// place that cannot be listed is left alone until it can (R2).
 func (b *Backup) look(ctx context.Context) ([]look, error) {
+	looks, err := b.lookAtPlaces(ctx)
+	if err == nil {
+		if err = b.fence(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return looks, err
+}
+
+func (b *Backup) lookAtPlaces(ctx context.Context) ([]look, error) {
 	d := b.dev
 	if d.deleted && d.rekey.ID != "" {
 		return nil, fmt.Errorf("%w: %s", ErrRekeyed, d.rekey.Folder)
@@ -987,9 +1004,14 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 		}
 	}
 	errs = append(errs, b.finishRemovals(ctx, looks)...)
-	ok := b.protected()
+	ok := b.held()
 	if ok && verified {
 		b.change(func() { d.verified = b.cfg.Now() })
+	}
+	if ok {
+		if err := b.anchor(ctx); err != nil {
+			return errors.Join(err, d.savePlaces())
+		}
 	}
 	if err := d.savePlaces(); err != nil {
 		return fmt.Errorf("%w: recording it on this device: %w", ErrNotProtected, err)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/satchel-backup/satchel/internal/durable"
+	"github.com/satchel-backup/satchel/protocol"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/store"
@@ -216,6 +217,8 @@ type device struct {
 	kept      keptRecord
 	rekey     rekeyRecord
 	pin       pinRecord
+	anchor    anchor
+	epochs    []protocol.InstallEpoch // what brings key servers to this device's epoch; nil for one that took over from nobody
 	retired   []retirement        // what older states needed, by this device's checkpoints
 	past      []seal.SnapshotName // where the history left the epochs before this one's; see seal.Snapshot
 	wrote     []byte              // of each snapshot before the chain, the start of its hash; see foreign
@@ -300,6 +303,7 @@ type record struct {
 	Kept      *keptRecord   `json:"kept,omitempty"`
 	Rekey     *rekeyRecord  `json:"rekey,omitempty"`
 	PIN       *pinRecord    `json:"pin,omitempty"`
+	Epochs    []byte        `json:"epochs,omitempty"`
 	Past      []string      `json:"past,omitempty"` // names of snapshots
 	Wrote     []byte        `json:"wrote,omitempty"`
 }
@@ -378,6 +382,7 @@ type itemRecord struct {
 type placesRecord struct {
 	Verified time.Time              `json:"verified"`
 	Places   map[string]placeRecord `json:"places"`
+	Anchor   *anchorRecord          `json:"anchor,omitempty"`
 }
 
 type placeRecord struct {
@@ -537,6 +542,7 @@ func (d *device) read() error {
 	}
 	d.log, d.key, d.chain, d.slots, d.deleted, d.removed, d.retired, d.verified = log, nil, nil, nil, false, nil, nil, time.Time{}
 	d.kept, d.rekey, d.pin, d.past, d.wrote = keptRecord{}, rekeyRecord{}, pinRecord{}, nil, nil
+	d.anchor, d.epochs = anchor{next: d.anchor.next, pause: d.anchor.pause}, nil
 	d.items, d.places, d.strangers = map[string]*entry{}, map[string]*placeState{}, map[seal.SnapshotName]bool{}
 	d.base, d.lost, d.listed, d.garbage, d.recorded = log.Size(), 0, 0, 0, nil
 	var commit *commitRecord // begun, and going on with the next record
@@ -678,7 +684,10 @@ func (d *device) replay(r *record) (err error) {
 			d.places[addr] = st
 		}
 		d.verified = r.Places.Verified
-		return nil
+		a, err := r.Places.Anchor.anchor()
+		a.next, a.pause = d.anchor.next, d.anchor.pause
+		d.anchor = a
+		return err
 	case len(r.Strangers) > 0:
 		for _, s := range r.Strangers {
 			n, err := seal.ParseSnapshotName(s)
@@ -703,6 +712,9 @@ func (d *device) replay(r *record) (err error) {
 	case r.PIN != nil:
 		d.pin = *r.PIN
 		return nil
+	case len(r.Epochs) > 0:
+		d.epochs, err = parseEpochs(r.Epochs)
+		return err
 	case len(r.Past) > 0:
 		d.past = nil
 		for _, s := range r.Past {
@@ -873,6 +885,9 @@ func (d *device) rewrite(commit []record) error {
 	if d.pin.Plan != nil {
 		list = append(list, record{PIN: &d.pin})
 	}
+	if len(d.epochs) > 0 {
+		list = append(list, record{Epochs: epochBytes(d.epochs)})
+	}
 	if len(d.past) > 0 {
 		r := record{}
 		for _, n := range d.past {
@@ -931,7 +946,7 @@ func slotPaths(slots []seal.SlotName) []string {
 }
 
 func (d *device) placesRecord() *placesRecord {
-	r := &placesRecord{Verified: d.verified, Places: map[string]placeRecord{}}
+	r := &placesRecord{Verified: d.verified, Places: map[string]placeRecord{}, Anchor: d.anchor.record()}
 	for addr, p := range d.places {
 		pr := placeRecord{Snapshot: p.verified.String(), At: p.at, Health: p.health, Branch: p.branch.String()}
 		if p.err != nil {

@@ -27,6 +27,7 @@ type Opened struct {
 	aliens      map[seal.SnapshotName]bool  // those that are whole and not written with our key
 	bad         map[seal.SnapshotName]error // those that no state can be made of
 	leftOut     []seal.SnapshotName         // those of places that were left out
+	epoch       uint64                      // the latest that key servers know
 	state       *state
 	newest      seal.SnapshotName          // of the state that load found
 	past, made  []seal.SnapshotName        // of that state: state.past and state.chain
@@ -272,6 +273,11 @@ func (o *Opened) load(ctx context.Context, used seal.SlotName) error {
 	}
 	if problem == nil {
 		problem = o.rival(ctx)
+	}
+	if err := o.heads(ctx); ctx.Err() != nil {
+		return ctx.Err()
+	} else if problem == nil || errors.Is(err, ErrOlder) {
+		problem = cmp.Or(err, problem)
 	}
 	return o.describe(ctx, used, problem)
 }

@@ -164,8 +164,8 @@ func (b *Backup) abandonPIN(ctx context.Context) error {
 }
 
 // settlePIN tells the key servers of a slot that enough places hold, and then takes the
-// old slot out. It reports whether there is something new for the places. What fails is
-// tried again with the next Save.
+// old slot out. It reports whether it did: then there is something new for the places, or
+// for the key servers. What fails is tried again with the next Save.
 func (b *Backup) settlePIN(ctx context.Context) (again bool) {
 	r := b.dev.pin
 	if r.Plan == nil || b.cfg.Guardians == nil {
@@ -200,7 +200,7 @@ func (b *Backup) settlePIN(ctx context.Context) (again bool) {
 		b.cfg.Logger.Warn("recording that the PIN is set", "err", err)
 		return false
 	}
-	return out != ""
+	return true
 }
 
 // endPIN deletes the accounts of a PIN slot. It is nil if fewer are left than open it.
@@ -307,10 +307,6 @@ func (b *Backup) PINSlots(ctx context.Context) ([]PINSlot, error) {
 	names := slices.DeleteFunc(slices.Clone(b.dev.slots), func(n seal.SlotName) bool { return n.Kind != string(slot.KindPIN) })
 	return pinSlots(ctx, b.cfg.Guardians, guard.ID(b.dev.key.Backup()), names, func(n seal.SlotName) ([]byte, error) { return b.slotObject(ctx, n) })
 }
-
-// maxPINSlots bounds how many are looked at: whoever can write to a place could add any
-// number.
-const maxPINSlots = 16
 
 func pinSlots(ctx context.Context, client *guard.Client, id guard.ID, names []seal.SlotName, fetch func(seal.SlotName) ([]byte, error)) ([]PINSlot, error) {
 	if client == nil {

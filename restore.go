@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/satchel-backup/satchel/guard"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/wallet"
@@ -101,11 +102,18 @@ func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (
 			}
 			b.dev.kept.Keys = text.Open()
 		}
-		out.Missing, err = o.fill(ctx, b, opts.AcceptProblem)
-		return err
+		if out.Missing, err = o.fill(ctx, b, opts.AcceptProblem); err != nil {
+			return err
+		}
+		return b.dev.setEpochs(o.keys)
 	})
 	if err != nil {
 		return nil, out, fmt.Errorf("restoring: %w", err)
+	}
+	// Before anything is written to a place: of two devices that restore at once, or of one
+	// that is not stopped by what a place shows, one writes.
+	if err := o.raise(ctx, epoch); err != nil {
+		out.Warnings = append(slices.Clone(out.Warnings), fmt.Sprintf("the key servers do not know yet that this device is the writer: %v", err))
 	}
 	b, err := takeUp(ctx, cfg, o.reader.have)
 	if b == nil {
@@ -155,8 +163,10 @@ const maxStrangers = 50_000
 // others do not count, nor do names that leave no room: the new device is told to
 // overlook them.
 func (o *Opened) nextEpoch() uint64 {
-	epoch := o.state.name.Epoch
-	room := epoch + (seal.MaxEpoch-epoch)/2 // A damaged file must not use it up.
+	// A damaged file must not use them up, nor take the epoch so far that key servers
+	// cannot be brought there.
+	room := min(o.state.name.Epoch+guard.MaxEpochs, o.state.name.Epoch+(seal.MaxEpoch-o.state.name.Epoch)/2)
+	epoch := max(o.state.name.Epoch, o.epoch)
 	for _, n := range o.names {
 		if !o.aliens[n] && n.Epoch < room {
 			epoch = max(epoch, n.Epoch)

@@ -212,6 +212,8 @@ type Status struct {
 	Limit        int64     // satoshi above which the user wants to be warned; 0 if not set
 	Next         NextStep  // what would make this wallet safer, "" if nothing is known
 	PINPending   bool      // a PIN was set and its guardians are not told everything yet
+	Anchored     bool      // the key servers of the PIN know the newest generation: an older copy shows on a restore
+	AnchorErr    error     // why they do not know it; nil if there is no PIN, or they were not asked yet
 	Rekeying     string    // directory of a backup with new keys that was begun and not finished
 }
 

@@ -380,7 +380,7 @@ func TestUnknownGuardians(t *testing.T) {
 		"recover":  func() error { _, err := w.client.Recover(slot, typed(pin)); return err },
 		"status":   func() error { _, err := w.client.Status(t.Context(), slot); return err },
 		"delete":   func() error { return w.client.Delete(t.Context(), slot, guard.Owner(owner)) },
-		"put head": func() error { return w.client.PutHead(t.Context(), slot, protocol.Head{}) },
+		"put head": func() error { return w.client.PutHead(t.Context(), slot, protocol.Head{}, nil) },
 		"enrol": func() error {
 			p, err := guard.NewPlan(backup, 2, w.Names)
 			w.must(err)
@@ -434,7 +434,7 @@ func TestHead(t *testing.T) {
 	w := newWorld(t, 3)
 	slot := w.enrol(2, pin, "")
 	put := func(epoch, generation uint64) error {
-		return w.client.PutHead(t.Context(), slot, protocol.NewHead(headKey(epoch), epoch, generation, [16]byte{byte(generation)}, 1))
+		return w.client.PutHead(t.Context(), slot, protocol.NewHead(headKey(epoch), epoch, generation, [16]byte{byte(generation)}, 1), nil)
 	}
 	heads := func() *guard.Heads {
 		t.Helper()
@@ -477,22 +477,37 @@ func TestHead(t *testing.T) {
 	if err := put(2, 9); !errors.Is(err, guard.ErrConflict) {
 		t.Errorf("another epoch: got %v", err)
 	}
-	if err := w.client.InstallEpoch(t.Context(), slot, 2, headPublic, headKey(1)); err == nil {
+	if err := w.client.InstallEpoch(t.Context(), slot, guard.Epochs(headKey(1), 2, headPublic)); err == nil {
 		t.Error("a device key raises the epoch")
 	}
 	down[w.Names[2]] = true
-	w.must(w.client.InstallEpoch(t.Context(), slot, 2, headPublic, owner))
+	w.must(w.client.InstallEpoch(t.Context(), slot, guard.Epochs(owner, 2, headPublic)))
 	clear(down)
-	w.must(w.client.InstallEpoch(t.Context(), slot, 3, headPublic, owner))
-	w.must(w.client.InstallEpoch(t.Context(), slot, 3, headPublic, owner))
+	w.must(w.client.InstallEpoch(t.Context(), slot, guard.Epochs(owner, 3, headPublic)))
+	w.must(w.client.InstallEpoch(t.Context(), slot, guard.Epochs(owner, 3, headPublic)))
+	if h := heads(); h.Epoch != 3 {
+		t.Errorf("got %+v", h)
+	}
 	if err := put(1, 20); !errors.Is(err, guard.ErrConflict) {
 		t.Errorf("the older device: got %v", err)
 	}
-	if err := w.client.InstallEpoch(t.Context(), slot, 2, headPublic, owner); !errors.Is(err, guard.ErrConflict) {
+	if err := w.client.InstallEpoch(t.Context(), slot, guard.Epochs(owner, 2, headPublic)); !errors.Is(err, guard.ErrConflict) {
 		t.Errorf("an older epoch: got %v", err)
 	}
 	w.must(put(3, 9))
 	if h := heads(); h.Newest.Epoch != 3 || h.Proven != 3 {
+		t.Errorf("got %+v", h)
+	}
+	// A head brings those up that missed its epoch, and no device key does.
+	next := protocol.NewHead(headKey(5), 5, 10, [16]byte{5}, 0)
+	if err := w.client.PutHead(t.Context(), slot, next, guard.Epochs(headKey(3), 5, headPublic)); !errors.Is(err, guard.ErrConflict) {
+		t.Errorf("epochs that the owner did not sign: got %v", err)
+	}
+	if err := w.client.PutHead(t.Context(), slot, next, guard.Epochs(owner, 5, headPublic)[4:]); !errors.Is(err, guard.ErrConflict) {
+		t.Errorf("an epoch left out: got %v", err)
+	}
+	w.must(w.client.PutHead(t.Context(), slot, next, guard.Epochs(owner, 5, headPublic)))
+	if h := heads(); h.Epoch != 5 || h.Newest != next || h.Proven != 3 {
 		t.Errorf("got %+v", h)
 	}
 	// A head that is not signed is a lie and counts for nothing.
@@ -504,7 +519,7 @@ func TestHead(t *testing.T) {
 		st.Head.Generation = 1000
 		return protocol.Reply(st), nil
 	}
-	if h := heads(); h.Newest.Generation != 9 || h.Proven != 2 || !h.Anchored || len(h.Failures) != 1 || !errors.Is(h.Failures[0].Err, guard.ErrLie) {
+	if h := heads(); h.Newest.Generation != 10 || h.Proven != 2 || !h.Anchored || len(h.Failures) != 1 || !errors.Is(h.Failures[0].Err, guard.ErrLie) {
 		t.Errorf("got %+v", h)
 	}
 }

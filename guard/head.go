@@ -26,12 +26,16 @@ func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
 func enough(n int) int { return n/2 + 1 }
 
 // PutHead anchors a head at all guardians. It is anchored, and the error nil, when more
-// than half keep it. A *ConflictError says that it can never be: too many have another
-// one. Otherwise try again; guardians that missed it take any later one.
-func (c *Client) PutHead(ctx context.Context, s *Slot, h protocol.Head) error {
+// than half keep it. Guardians that are behind are brought to its epoch, if epochs says how.
+// A *ConflictError says that it can never be: too many have another one. Otherwise try
+// again; guardians that missed it take any later one.
+func (c *Client) PutHead(ctx context.Context, s *Slot, h protocol.Head, epochs []protocol.InstallEpoch) error {
 	return c.most(s, func(g *Guardian) error {
 		var kept protocol.Head
 		err := c.ask(ctx, g.account(), protocol.PutHead{Head: h}, &kept)
+		if conflicts(err) && len(epochs) > 0 && c.install(ctx, g, epochs) == nil {
+			err = c.ask(ctx, g.account(), protocol.PutHead{Head: h}, &kept)
+		}
 		if err == nil && kept != h {
 			return protocol.ErrMalformed
 		}
@@ -39,35 +43,57 @@ func (c *Client) PutHead(ctx context.Context, s *Slot, h protocol.Head) error {
 	})
 }
 
-// InstallEpoch makes another device the writer: it brings more than half of the
-// guardians to an epoch, one after another, with the owner's key. head gives the key
-// that puts heads in an epoch. A *ConflictError says that too many are further.
-func (c *Client) InstallEpoch(ctx context.Context, s *Slot, epoch uint64, head func(epoch uint64) ed25519.PublicKey, owner ed25519.PrivateKey) error {
-	return c.most(s, func(g *Guardian) error {
-		var st protocol.Status
-		if err := c.ask(ctx, g.account(), protocol.AskStatus{}, &st); err != nil {
-			return err
-		}
-		if st.Epoch > epoch {
-			return &protocol.Refusal{Code: protocol.CodeConflict, Head: st.Head}
-		}
-		if st.Epoch == epoch && st.HeadKey != protocol.Public(head(epoch)) {
-			return &protocol.Refusal{Code: protocol.CodeConflict, Head: st.Head}
-		}
-		if epoch-st.Epoch > maxEpochs {
-			return protocol.ErrMalformed
-		}
-		for e := st.Epoch + 1; e <= epoch; e++ {
-			if err := c.ask(ctx, g.account(), protocol.NewInstallEpoch(owner, e, protocol.Public(head(e))), nil); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+func conflicts(err error) bool {
+	r, ok := errors.AsType[*protocol.Refusal](err)
+	return ok && r.Code == protocol.CodeConflict
 }
 
-// maxEpochs is how far behind a guardian is brought up.
-const maxEpochs = 10_000
+// MaxEpochs is how many epochs a guardian may have missed, to be brought up.
+const MaxEpochs = 64
+
+// Epochs returns what brings a guardian to an epoch, from any of the MaxEpochs before it:
+// signed by the owner's key, and of no more use to anybody once the epoch is there. head
+// gives the key that puts heads in an epoch.
+func Epochs(owner ed25519.PrivateKey, epoch uint64, head func(epoch uint64) ed25519.PublicKey) []protocol.InstallEpoch {
+	var list []protocol.InstallEpoch
+	for e := max(epoch, MaxEpochs) - MaxEpochs + 1; e <= epoch; e++ {
+		list = append(list, protocol.NewInstallEpoch(owner, e, protocol.Public(head(e))))
+	}
+	return list
+}
+
+// InstallEpoch makes another device the writer: it brings more than half of the
+// guardians to the last of some epochs, one after another. A *ConflictError says that
+// too many are further.
+func (c *Client) InstallEpoch(ctx context.Context, s *Slot, epochs []protocol.InstallEpoch) error {
+	return c.most(s, func(g *Guardian) error { return c.install(ctx, g, epochs) })
+}
+
+func (c *Client) install(ctx context.Context, g *Guardian, epochs []protocol.InstallEpoch) error {
+	var st protocol.Status
+	if err := c.ask(ctx, g.account(), protocol.AskStatus{}, &st); err != nil {
+		return err
+	}
+	last := epochs[len(epochs)-1]
+	if st.Epoch > last.Epoch || st.Epoch == last.Epoch && st.HeadKey != last.Head {
+		return &protocol.Refusal{Code: protocol.CodeConflict, Head: st.Head}
+	}
+	if st.Epoch+1 < epochs[0].Epoch {
+		return fmt.Errorf("%w: epoch %d", errTooOld, st.Epoch)
+	}
+	for _, e := range epochs {
+		if e.Epoch <= st.Epoch {
+			continue
+		}
+		if err := c.ask(ctx, g.account(), e, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errTooOld says that a guardian missed more epochs than can be made up for.
+var errTooOld = errors.New("it missed too many epochs")
 
 // most does something at all guardians and succeeds if it does at more than half.
 func (c *Client) most(s *Slot, do func(g *Guardian) error) error {
@@ -85,7 +111,8 @@ func (c *Client) most(s *Slot, do func(g *Guardian) error) error {
 			done++
 			continue
 		}
-		if r, ok := errors.AsType[*protocol.Refusal](err); ok && r.Code == protocol.CodeConflict {
+		if conflicts(err) {
+			r, _ := errors.AsType[*protocol.Refusal](err)
 			err = &ConflictError{r.Head}
 			against++
 			if h := r.Head; conflict == nil || further(h, conflict.Head) {
@@ -117,6 +144,8 @@ type Heads struct {
 	Proven int
 	// Anchored says that more than half do.
 	Anchored bool
+	// Epoch is the latest that the owner installed at any of them.
+	Epoch    uint64
 	Failures []Failure // guardians that did not answer, or keep what is not signed
 	Of       int
 }
@@ -133,6 +162,13 @@ func (c *Client) Heads(ctx context.Context, s *Slot, head func(epoch uint64) ed2
 	for i := range list {
 		st := &list[i]
 		err := st.Err
+		if err == nil && st.Epoch > 0 {
+			if st.HeadKey == protocol.Public(head(st.Epoch)) {
+				h.Epoch = max(h.Epoch, st.Epoch)
+			} else {
+				err = fmt.Errorf("%w: an epoch that the owner did not install", ErrLie)
+			}
+		}
 		if err == nil && st.Head != (protocol.Head{}) {
 			if key := protocol.Public(head(st.Head.Epoch)); st.Head.SignedBy(key) {
 				good[i] = true
