@@ -735,8 +735,11 @@ func (w *vectorWriter) replacing() {
 	w.do("replaced", "it is gone", step{who: "a", payload: protocol.AskStatus{}, want: protocol.CodeUnknown})
 	w.do("status-kept-head", "the owner is the same: epoch and head stay", step{who: "b", payload: protocol.AskStatus{}})
 	w.do("replace-owner", "with the owner's key", step{who: "c", payload: replace("c", "b", "owner a", protocol.ByOwner, "9"), signer: "owner a", input: "6040"})
-	w.do("delete-pending", "who was never confirmed needs no authority", step{who: "c", payload: protocol.Delete{}})
-	w.do("deleted", "it is gone", step{who: "c", payload: protocol.AskStatus{}, want: protocol.CodeUnknown})
+	w.do("replace-pending-denied", "what is not confirmed is not replaced", step{who: "f", payload: replace("f", "c", "owner a", protocol.ByOwner, "10"), signer: "owner a", want: protocol.CodeDenied, input: "6040"})
+	w.do("replace-second", "a second one takes the place of the first that was to", step{who: "f", payload: replace("f", "b", "owner a", protocol.ByOwner, "10"), signer: "owner a", input: "6040"})
+	w.do("replace-first-gone", "which is gone", step{who: "c", payload: protocol.AskStatus{}, want: protocol.CodeUnknown})
+	w.do("delete-pending", "who was never confirmed needs no authority", step{who: "f", payload: protocol.Delete{}})
+	w.do("deleted", "it is gone", step{who: "f", payload: protocol.AskStatus{}, want: protocol.CodeUnknown})
 	w.do("delete-active-denied", "an active account needs one", step{who: "b", payload: protocol.Delete{}, want: protocol.CodeDenied})
 }
 
