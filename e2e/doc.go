@@ -1,7 +1,8 @@
 // Package e2e tests the satchel command from outside, as a user meets it: next to
 // the programs that must understand what it writes, and with the commands that
 // the documents tell a person to type. It is a module of its own, so that what it
-// needs weighs on nobody else, and it links nothing of Satchel.
+// needs weighs on nobody else, and it links nothing of Satchel; what stands for a wallet
+// that uses the library is built within Satchel's own module (testdata/pinned).
 //
 //	go -C e2e test ./...
 //

@@ -98,14 +98,20 @@ func onTerminal(t *testing.T, cmd *exec.Cmd, answer func(prompt string) (string,
 			return text(), fmt.Errorf("asked %q: %w", prompt, err)
 		}
 		answered = n
-		if _, err := tty.WriteString(typed + "\n"); err != nil {
+		if !keyForm.MatchString(prompt) {
+			typed += "\n"
+		}
+		if _, err := tty.WriteString(typed); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
 // promptForm is how a line ends behind which a person is expected to type.
-var promptForm = regexp.MustCompile(`(:|\?|\]) ?$`)
+var promptForm = regexp.MustCompile(`(:|\?|\]|\(press \[.*\)) ?$`)
+
+// keyForm is how one ends that takes a single key, without Enter.
+var keyForm = regexp.MustCompile(`\(press \[.*\) ?$`)
 
 // echoOff reports whether a program reads a secret.
 func echoOff(tty *os.File) bool {

@@ -142,7 +142,7 @@ const (
 	CodeExists      Code = 9  // the account was made with another element
 	CodePending     Code = 10 // the account is not confirmed
 	CodeConflict    Code = 11 // the head is further, or in another epoch; Head
-	CodeUnavailable Code = 12 // try again later; nothing was changed
+	CodeUnavailable Code = 12 // try again later; whether anything was changed is not known
 	CodeToken       Code = 13 // the server wants a registration token
 	CodeNewer       Code = 14 // the request is of a later version
 )

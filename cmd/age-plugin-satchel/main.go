@@ -1,10 +1,10 @@
 // Command age-plugin-satchel lets the stock age command open a PIN slot of a Satchel
 // backup. With the program in the PATH,
 //
-//	age -d -j satchel slots/pin-….age > key.txt
-//	age -d -i key.txt items/keys/….age
+//	age -d -j satchel slots/pin-….age | age -d -i - items/keys/….age
 //
-// asks for the PIN, and then the slot's key servers. It writes no slots: satchel does.
+// asks for the PIN, and then the slot's key servers. What it prints in between is the key
+// file, which opens everything in the folder. It writes no slots: satchel does.
 package main
 
 import (
