@@ -219,9 +219,9 @@ type device struct {
 	pin       pinRecord
 	anchor    anchor
 	epochs    []protocol.InstallEpoch // what brings key servers to this device's epoch; nil for one that took over from nobody
-	retired   []retirement        // what older states needed, by this device's checkpoints
-	past      []seal.SnapshotName // where the history left the epochs before this one's; see seal.Snapshot
-	wrote     []byte              // of each snapshot before the chain, the start of its hash; see foreign
+	retired   []retirement            // what older states needed, by this device's checkpoints
+	past      []seal.SnapshotName     // where the history left the epochs before this one's; see seal.Snapshot
+	wrote     []byte                  // of each snapshot before the chain, the start of its hash; see foreign
 
 	places   map[string]*placeState
 	recorded []byte    // the last places record
