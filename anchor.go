@@ -75,7 +75,7 @@ func (b *Backup) pinSlot(ctx context.Context) *guard.Slot {
 		return nil
 	}
 	for _, n := range slices.Backward(d.slots) {
-		if n.Kind != string(slot.KindPIN) {
+		if !isPIN(n) {
 			continue
 		}
 		data, err := b.slotObject(ctx, n)
@@ -184,7 +184,7 @@ const maxPINSlots = 16
 func (o *Opened) pinSlots(ctx context.Context) (slots []*guard.Slot, errs []error) {
 	var names []seal.SlotName
 	for _, n := range append([]seal.SlotName{o.used}, o.state.slots...) {
-		if n.Kind == string(slot.KindPIN) && !slices.Contains(names, n) && len(names) < maxPINSlots {
+		if isPIN(n) && !slices.Contains(names, n) && len(names) < maxPINSlots {
 			names = append(names, n)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/satchel-backup/satchel/guard"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/slot"
@@ -43,6 +44,9 @@ type Backup struct {
 	listed map[string]int
 
 	healed []string // what the operation under way healed; see Result
+
+	pinNext  time.Time // when the key servers are told what they could not be told
+	pinPause time.Duration
 
 	whole bool // the next commit is to be a checkpoint; see freshDue
 
@@ -297,11 +301,21 @@ func (b *Backup) Status() Status {
 		Epoch: d.head().Epoch, Generation: d.head().Generation, Saved: d.headTime,
 		Items: countItems(d.items), Slots: slotInfos(d.slots),
 		Missing: lostItems(d.items), Deleted: d.deleted, Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
-		KeysDropped: d.keysDropped(), WordsWritten: d.kept.Written, Limit: d.limit(), Rekeying: d.rekey.Dir, PINPending: d.pin.Plan != nil,
+		KeysDropped: d.keysDropped(), WordsWritten: d.kept.Written, Limit: d.limit(), Rekeying: d.rekey.Dir, PINPending: d.pin.Plan != nil, PINEnding: ending(d.pin.Ending),
 		Anchored: d.anchor.kept == d.head() && d.anchor.err == nil && !d.head().IsZero(), AnchorErr: d.anchor.err,
 	}
 	s.Next = nextStep(&s)
 	return s
+}
+
+// ending names the key servers that steps are to be taken at.
+func ending(steps []guard.Step) []string {
+	var names []string
+	for _, s := range steps {
+		names = append(names, s.Server)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // lostItems names the items that a restore went on without.
@@ -328,9 +342,13 @@ func (h Health) mayTake() bool {
 	return h != HealthFull && h != HealthSignIn && h != HealthWrongAccount && h != HealthFailed
 }
 
-// protected reports whether enough places hold the newest snapshot, and no key server
-// knows better.
-func (b *Backup) protected() bool { return b.held() && !b.dev.anchor.fenced }
+// protected reports whether enough places hold the newest snapshot, some way in is there
+// to stay, and no key server knows a newer state.
+func (b *Backup) protected() bool {
+	d := b.dev
+	pending := d.pin.Plan != nil && len(d.slots) == 1 && d.slots[0].Path() == d.pin.Slot
+	return b.held() && !pending && !d.anchor.fenced
+}
 
 // held reports whether enough places hold the newest snapshot.
 func (b *Backup) held() bool {
@@ -392,6 +410,9 @@ func (b *Backup) Save(ctx context.Context, changes ...Change) (Result, error) {
 	}
 	defer b.end()
 	b.healed = nil
+	if len(changes) == 0 {
+		b.change(func() { b.pinNext, b.dev.anchor.next = time.Time{}, time.Time{} }) // Somebody asks for it.
+	}
 	changes, err := b.different(changes)
 	if err != nil {
 		return b.result(0), err
@@ -1033,6 +1054,9 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 			errs = append(errs, errors.New("too few places"))
 		}
 		return fmt.Errorf("%w: %w", ErrNotProtected, errors.Join(errs...))
+	}
+	if !b.protected() {
+		return fmt.Errorf("%w: the PIN is the only way in, and not all key servers know of it: %w", ErrNotProtected, guard.ErrPending)
 	}
 	return nil
 }

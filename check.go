@@ -242,13 +242,17 @@ func (b *Backup) checkObject(ctx context.Context, p store.Place, path string, la
 // slot, compares every item, the fingerprint and the first addresses with this
 // device's, and writes nothing.
 func (b *Backup) Drill(ctx context.Context, s slot.Secret) (Report, error) {
-	var r Report
 	if err := b.begin(); err != nil {
-		return r, err
+		return Report{}, err
 	}
 	defer b.end()
+	return b.drill(ctx, func(f *Found) (*Opened, error) { return f.Open(ctx, s) })
+}
+
+func (b *Backup) drill(ctx context.Context, open func(f *Found) (*Opened, error)) (Report, error) {
+	var r Report
 	for _, p := range b.cfg.Places {
-		if err := b.drillPlace(ctx, p, s, &r); err != nil {
+		if err := b.drillPlace(ctx, p, open, &r); err != nil {
 			r.add(p.Address, "", err)
 		}
 		if ctx.Err() != nil {
@@ -259,10 +263,10 @@ func (b *Backup) Drill(ctx context.Context, s slot.Secret) (Report, error) {
 	return r, r.err()
 }
 
-func (b *Backup) drillPlace(ctx context.Context, p store.Place, s slot.Secret, r *Report) error {
+func (b *Backup) drillPlace(ctx context.Context, p store.Place, open func(f *Found) (*Opened, error), r *Report) error {
 	d := b.dev
-	f := Found{Folder: d.info.Folder, Label: d.info.Label, Places: []FoundPlace{{Place: p}}, cfg: b.cfg}
-	o, err := f.Open(ctx, s)
+	f := &Found{Folder: d.info.Folder, Label: d.info.Label, Places: []FoundPlace{{Place: p}}, cfg: b.cfg}
+	o, err := open(f)
 	if err != nil {
 		return err
 	}

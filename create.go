@@ -26,7 +26,7 @@ func Create(ctx context.Context, cfg Config, p Plan) (*Backup, error) {
 	if err := cfg.fill(true); err != nil {
 		return nil, err
 	}
-	if len(p.Slots) == 0 {
+	if len(p.Slots) == 0 && p.PIN == nil {
 		return nil, errors.New("creating a backup: it needs a way in")
 	}
 	if err := checkChanges(p.Items); err != nil {
@@ -47,14 +47,9 @@ func Create(ctx context.Context, cfg Config, p Plan) (*Backup, error) {
 	device := keys.Device(1, seal.NewDeviceID())
 	info.Device = device.Device().String()
 	err = stage(cfg, info, device, func(b *Backup) error {
-		var slots []seal.SlotName
-		var objects []string
-		for _, s := range p.Slots {
-			n, err := b.sealSlot(keys, s)
-			if err != nil {
-				return err
-			}
-			slots, objects = append(slots, n), append(objects, n.Path())
+		slots, objects, err := b.firstSlots(ctx, keys, p.Slots, p.PIN)
+		if err != nil {
+			return err
 		}
 		return b.commitChanges(keys, append(owner, p.Items...), &slots, objects)
 	})
@@ -111,6 +106,25 @@ func ownerItems(k wallet.Keys) ([]Change, error) {
 		{Name: seal.ItemKeys, Value: text.Open(), Required: true},
 		{Name: seal.ItemDescriptors, Value: desc, Required: true},
 	}, nil
+}
+
+// firstSlots makes the ways into a backup that is being made.
+func (b *Backup) firstSlots(ctx context.Context, keys *seal.Keys, ways []slot.Secret, pin *PINPlan) (slots []seal.SlotName, objects []string, err error) {
+	for _, s := range ways {
+		n, err := b.sealSlot(keys, s)
+		if err != nil {
+			return nil, nil, err
+		}
+		slots = append(slots, n)
+	}
+	if pin != nil {
+		n, err := b.firstPIN(ctx, keys, *pin)
+		if err != nil {
+			return nil, nil, fmt.Errorf("setting the PIN: %w", err)
+		}
+		slots = append(slots, n)
+	}
+	return slots, slotPaths(slots), nil
 }
 
 // sealSlot seals a slot, opens it again to prove it, and keeps the object on

@@ -882,7 +882,7 @@ func (d *device) rewrite(commit []record) error {
 	if d.rekey.ID != "" {
 		list = append(list, record{Rekey: &d.rekey})
 	}
-	if d.pin.Plan != nil {
+	if d.pin.Plan != nil || len(d.pin.Ending) > 0 {
 		list = append(list, record{PIN: &d.pin})
 	}
 	if len(d.epochs) > 0 {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/satchel-backup/satchel/guard"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/slot"
@@ -28,6 +29,8 @@ type Opened struct {
 	bad         map[seal.SnapshotName]error // those that no state can be made of
 	leftOut     []seal.SnapshotName         // those of places that were left out
 	epoch       uint64                      // the latest that key servers know
+	dead        []seal.SlotName             // PIN slots that open nothing any more
+	ending      []guard.Step                // what ends what is left of them
 	state       *state
 	newest      seal.SnapshotName          // of the state that load found
 	past, made  []seal.SnapshotName        // of that state: state.past and state.chain

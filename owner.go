@@ -99,10 +99,10 @@ func (o *Owner) AddSlot(ctx context.Context, s slot.Secret) (SlotInfo, error) {
 
 // RemoveSlot takes a way in out of the backup and then deletes its object from
 // every place. Copies made earlier still open: moving the funds is the cure.
-// Of a PIN the accounts at the key servers are deleted first, so that a copy of the slot
-// is worth nothing; it is enough that too few of them are left.
-// The last slot stays (ErrLastSlot). If a place could not be reached, the error
-// names it, and the object is deleted there with the next Save or Sync. RemoveSlot
+// Of a PIN the accounts at the key servers are ended too, so that a copy of the slot is
+// worth nothing.
+// The last slot stays (ErrLastSlot). If a place or a key server could not be reached, the
+// error names it, and the rest is done with the next Save or Sync. RemoveSlot
 // may be called again, also for a slot that is not in the list.
 func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 	b := o.b
@@ -115,6 +115,7 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	var endErr error                                // of key servers
 	found := slices.ContainsFunc(b.dev.removed, is) // from an earlier call
 	if i := slices.IndexFunc(b.dev.slots, is); i >= 0 {
 		found = true
@@ -122,9 +123,9 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 		if !slices.ContainsFunc(slots, func(n seal.SlotName) bool { _, err := b.sealed(ctx, n.Path()); return err == nil }) {
 			return fmt.Errorf("%w: add another way in first", ErrLastSlot)
 		}
-		if b.dev.slots[i].Kind == string(slot.KindPIN) {
-			if err := o.endPIN(ctx, b.dev.slots[i]); err != nil {
-				return fmt.Errorf("removing a PIN: %w", err)
+		if isPIN(b.dev.slots[i]) {
+			if endErr = o.endPIN(ctx, b.dev.slots[i]); errors.Is(endErr, errNoGuardians) {
+				return fmt.Errorf("removing a PIN: %w", endErr)
 			}
 		}
 		// If we crash between the two, the slot is in the list and stays.
@@ -140,7 +141,7 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 	}
 	// Only where the newest snapshot, which does not list the slot, was read
 	// back does the object go.
-	var errs []error
+	errs := []error{endErr}
 	for _, l := range looks {
 		any, err := b.removeSlotObject(ctx, l.place, is)
 		found = found || any
@@ -149,7 +150,7 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 		}
 	}
 	b.tidy()
-	if len(errs) == 0 && !found {
+	if errors.Join(errs...) == nil && !found {
 		return fmt.Errorf("%w: no slot %s", ErrNoSlot, id)
 	}
 	return errors.Join(errs...)
@@ -253,7 +254,8 @@ type Deleted struct {
 }
 
 // Delete deletes the backup from all places: every object that this device made
-// or that opens with its key, and nothing else (R3). What it left is listed.
+// or that opens with its key, and nothing else (R3), and the accounts of its PIN at the
+// key servers. What it left is listed.
 // This device's copy stays until Forget, and is not backed up any more
 // (ErrDeleted). If Delete fails half-way it can be called again: the slots go
 // first, so that what is left cannot be mistaken for a backup that opens.
@@ -264,6 +266,9 @@ func (o *Owner) Delete(ctx context.Context) (Deleted, error) {
 		return del, err
 	}
 	defer b.end()
+	for _, server := range o.endPINs(ctx) {
+		del.Left = append(del.Left, server+": an account of the PIN")
+	}
 	err := o.deleteAll(ctx, &del)
 	return del, err
 }

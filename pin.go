@@ -1,6 +1,7 @@
 package satchel
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/ed25519"
@@ -30,11 +31,15 @@ type pinRecord struct {
 	Plan       *guard.Plan       `json:"plan,omitempty"`
 	Settlement *guard.Settlement `json:"settlement,omitempty"` // set before the slot is committed
 	Slot       string            `json:"slot,omitempty"`       // path
-	Old        string            `json:"old,omitempty"`        // path of the slot that it takes the place of
+	Old        []string          `json:"old,omitempty"`        // paths of the slots that it takes the place of
+	Ending     []guard.Step      `json:"ending,omitempty"`     // accounts of earlier PINs that are still to be ended
 }
 
-// settleTime bounds how long a Save waits for key servers.
+// settleTime bounds how long a Save waits for key servers that are to be told of a PIN.
 const settleTime = 30 * time.Second
+
+// maxEnding bounds how many accounts are to be ended; the oldest are given up then.
+const maxEnding = 100
 
 // SetPIN makes a PIN a way into the backup, in the place of one that was set before: a
 // secret is shared among key servers, the slot is sealed, opened again to prove it,
@@ -60,7 +65,7 @@ func (o *Owner) setPIN(ctx context.Context, p PINPlan) (info SlotInfo, err error
 	d := b.dev
 	client := b.cfg.Guardians
 	if client == nil {
-		return info, errors.New("Config.Guardians is missing")
+		return info, errNoGuardians
 	}
 	looks, err := b.look(ctx)
 	if err != nil {
@@ -80,31 +85,16 @@ func (o *Owner) setPIN(ctx context.Context, p PINPlan) (info SlotInfo, err error
 	if len(d.slots) >= seal.MaxSlots {
 		return info, fmt.Errorf("there are %d slots already", len(d.slots))
 	}
-	r := pinRecord{}
-	if r.Plan, r.Old, err = o.planPIN(ctx, p); err != nil {
+	r := pinRecord{Ending: d.pin.Ending}
+	if err := o.planPIN(ctx, p, &r); err != nil {
 		return info, err
 	}
-	// Before any account is made, so that it is found again.
-	if err := b.recordPIN(r); err != nil {
+	n, err := b.enrol(ctx, o.keys, r, p)
+	if err != nil {
 		return info, err
 	}
-	e, err := client.Enrol(ctx, r.Plan, p.PIN, p.Passphrase)
-	if err != nil {
-		return info, errors.Join(err, b.abandonPIN(ctx))
-	}
-	n, err := b.proveSlot(o.keys, slot.KindPIN, slot.PINRecipient(e), slot.EnrolledPIN(e))
-	if err == nil {
-		r.Slot = n.Path()
-		r.Settlement, err = e.Settlement(public(o.keys.Owner()), d.key.Epoch(), public(o.keys.Head(d.key.Epoch())))
-	}
-	if err == nil {
-		err = b.recordPIN(r)
-	}
-	if err == nil {
-		slots := append(slices.Clone(d.slots), n)
-		err = b.commitChanges(o.keys, nil, &slots, []string{n.Path()})
-	}
-	if err != nil {
+	slots := append(slices.Clone(d.slots), n)
+	if err := b.commitChanges(o.keys, nil, &slots, []string{n.Path()}); err != nil {
 		return info, errors.Join(err, b.abandonPIN(ctx))
 	}
 	info = SlotInfo{Kind: slot.KindPIN, ID: n.ID.String()}
@@ -115,32 +105,85 @@ func (o *Owner) setPIN(ctx context.Context, p PINPlan) (info SlotInfo, err error
 	return info, err
 }
 
+// enrol makes the accounts and the slot of a PIN as planned, on this device. The slot is
+// then to be committed; after an error there is nothing.
+func (b *Backup) enrol(ctx context.Context, keys *seal.Keys, r pinRecord, p PINPlan) (seal.SlotName, error) {
+	var n seal.SlotName
+	// Before any account is made, so that it is found again.
+	if err := b.recordPIN(r); err != nil {
+		return n, err
+	}
+	b.pinNext, b.pinPause = time.Time{}, 0
+	e, err := b.cfg.Guardians.Enrol(ctx, r.Plan, p.PIN, p.Passphrase)
+	if err == nil {
+		n, err = b.proveSlot(keys, slot.KindPIN, slot.PINRecipient(e), slot.EnrolledPIN(e))
+	}
+	if err == nil {
+		r.Slot = n.Path()
+		epoch := b.dev.key.Epoch()
+		r.Settlement, err = e.Settlement(public(keys.Owner()), epoch, public(keys.Head(epoch)))
+	}
+	if err == nil {
+		err = b.recordPIN(r)
+	}
+	if err != nil {
+		err = errors.Join(err, b.abandonPIN(ctx))
+	}
+	return n, err
+}
+
+// firstPIN enrols the PIN of a backup that is being made.
+func (b *Backup) firstPIN(ctx context.Context, keys *seal.Keys, p PINPlan) (n seal.SlotName, err error) {
+	if b.cfg.Guardians == nil {
+		return n, errNoGuardians
+	}
+	var r pinRecord
+	if r.Plan, err = guard.NewPlan(guard.ID(keys.ID()), p.Threshold, p.Servers); err != nil {
+		return n, err
+	}
+	return b.enrol(ctx, keys, r, p)
+}
+
+var errNoGuardians = errors.New("Config.Guardians is missing")
+
 func public(k ed25519.PrivateKey) ed25519.PublicKey { return k.Public().(ed25519.PublicKey) }
 
-// planPIN plans the enrolment, in the place of the PIN slot that there is.
-func (o *Owner) planPIN(ctx context.Context, p PINPlan) (plan *guard.Plan, old string, err error) {
+// isPIN reports whether a slot is one of a PIN.
+func isPIN(n seal.SlotName) bool { return n.Kind == string(slot.KindPIN) }
+
+// planPIN plans the enrolment, in the place of the PIN slots that there are: usually one,
+// two if a device died while it changed the PIN.
+func (o *Owner) planPIN(ctx context.Context, p PINPlan, r *pinRecord) (err error) {
 	b := o.b
-	id := guard.ID(b.dev.key.Backup())
-	i := slices.IndexFunc(b.dev.slots, func(n seal.SlotName) bool { return n.Kind == string(slot.KindPIN) })
-	if i >= 0 {
-		old = b.dev.slots[i].Path()
-		data, err := b.slotObject(ctx, b.dev.slots[i])
-		if err == nil {
-			var s *guard.Slot
-			if s, err = slot.ReadPIN(data, id); err == nil {
-				plan, err := b.cfg.Guardians.Replace(ctx, s, guard.Owner(o.keys.Owner()), p.Threshold, p.Servers)
-				return plan, old, err
-			}
-		}
-		// Nobody can say any more which accounts it had.
-		b.cfg.Logger.Warn("the PIN slot that is replaced cannot be read", "slot", old, "err", err)
+	names := slices.DeleteFunc(slices.Clone(b.dev.slots), func(n seal.SlotName) bool { return !isPIN(n) })
+	list, err := pinSlots(ctx, b.cfg.Guardians, guard.ID(b.dev.key.Backup()), names, func(n seal.SlotName) ([]byte, error) { return b.slotObject(ctx, n) })
+	if err != nil {
+		return err
 	}
-	plan, err = guard.NewPlan(id, p.Threshold, p.Servers)
-	return plan, old, err
+	by := guard.Owner(o.keys.Owner())
+	for _, s := range list {
+		r.Old = append(r.Old, s.name.Path())
+		switch {
+		case s.slot == nil:
+			// Nobody can say any more which accounts it had.
+			b.cfg.Logger.Warn("the PIN slot that is replaced cannot be read", "slot", s.name.Path(), "err", s.Err)
+		case r.Plan == nil:
+			if r.Plan, err = b.cfg.Guardians.Replace(ctx, s.slot, by, p.Threshold, p.Servers); err != nil {
+				return err
+			}
+		default:
+			r.Ending = append(r.Ending, guard.Ending(s.slot, by)...)
+		}
+	}
+	if r.Plan == nil {
+		r.Plan, err = guard.NewPlan(guard.ID(b.dev.key.Backup()), p.Threshold, p.Servers)
+	}
+	return err
 }
 
 // recordPIN makes durable how far a change of the PIN is.
 func (b *Backup) recordPIN(r pinRecord) error {
+	r.Ending = r.Ending[max(0, len(r.Ending)-maxEnding):]
 	if err := b.dev.append(record{PIN: &r}); err != nil {
 		return fmt.Errorf("recording it on this device: %w", err)
 	}
@@ -155,57 +198,83 @@ func (b *Backup) abandonPIN(ctx context.Context) error {
 		return nil
 	}
 	if b.cfg.Guardians == nil {
-		return errors.New("Config.Guardians is missing")
+		return errNoGuardians
 	}
 	if err := b.cfg.Guardians.Abandon(ctx, r.Plan); err != nil {
 		return err
 	}
-	return b.recordPIN(pinRecord{})
+	return b.recordPIN(pinRecord{Ending: r.Ending})
 }
 
-// settlePIN tells the key servers of a slot that enough places hold, and then takes the
-// old slot out. It reports whether it did: then there is something new for the places, or
-// for the key servers. What fails is tried again with the next Save.
+// settlePIN tells the key servers of a slot that enough places hold, then takes the old
+// slots out, and ends the accounts of earlier PINs. It reports whether there is something
+// new for the places or the key servers. What fails is tried again with a later Save.
 func (b *Backup) settlePIN(ctx context.Context) (again bool) {
 	r := b.dev.pin
-	if r.Plan == nil || b.cfg.Guardians == nil {
-		return false
-	}
 	listed := slices.ContainsFunc(b.dev.slots, func(n seal.SlotName) bool { return n.Path() == r.Slot })
-	if r.Settlement == nil || !listed {
-		return false // SetPIN puts it away.
+	settling := r.Settlement != nil && listed // Otherwise SetPIN puts it away.
+	if b.cfg.Guardians == nil || !settling && len(r.Ending) == 0 || b.pinNext.After(time.Now()) {
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	out := r.Old
-	if !r.Settlement.Done() {
-		left, err := b.cfg.Guardians.Settle(ctx, r.Settlement)
-		expired := errors.Is(err, guard.ErrGone) && len(left.First) > 0
-		if err != nil {
-			b.cfg.Logger.Warn("the key servers do not know all of the new PIN", "err", err)
+	pause := b.pinPause
+	b.pinPause = 0
+	wait := func(text string, err error) {
+		b.cfg.Logger.Warn(text, "err", err)
+		b.pinPause = min(max(2*pause, minAnchorPause), maxAnchorPause)
+		b.pinNext = time.Now().Add(b.pinPause)
+	}
+	if settling {
+		left, err := b.cfg.Guardians.Settle(ctx, &guard.Settlement{First: r.Settlement.First, Then: r.Settlement.Then})
+		out, ending := r.Old, append(slices.Clone(r.Ending), r.Settlement.Drop...)
+		if errors.Is(err, guard.ErrGone) && len(left.First) > 0 {
+			out, ending = []string{r.Slot}, r.Ending // It took too long. The old one is as it was.
+		} else if !left.Done() {
+			wait("the key servers do not know all of the new PIN", err)
+			left.Drop = r.Settlement.Drop
+			r.Settlement = left
+			if err := b.recordPIN(r); err != nil {
+				b.cfg.Logger.Warn("recording how far the PIN is", "err", err)
+			}
+			return false
 		}
-		if r.Settlement = left; !expired {
-			if err := b.recordPIN(r); err != nil || !left.Done() {
+		// If we crash from here on, this is done again.
+		for _, path := range out {
+			if err := b.dropSlot(path); err != nil {
+				b.cfg.Logger.Warn("taking a PIN slot out", "slot", path, "err", err)
 				return false
 			}
-		} else {
-			out = r.Slot // It took too long. The old one is as it was.
+		}
+		if err := b.recordPIN(pinRecord{Ending: ending}); err != nil {
+			b.cfg.Logger.Warn("recording that the PIN is set", "err", err)
+			return false
+		}
+		r, again = b.dev.pin, true
+	}
+	if len(r.Ending) > 0 {
+		left, err := b.cfg.Guardians.Settle(ctx, &guard.Settlement{Drop: r.Ending})
+		if !left.Done() {
+			wait("key servers still have accounts of an earlier PIN", err)
+		}
+		if len(left.Drop) < len(r.Ending) {
+			r.Ending = left.Drop
+			if err := b.recordPIN(r); err != nil {
+				b.cfg.Logger.Warn("recording which accounts ended", "err", err)
+			}
 		}
 	}
-	if err := b.dropSlot(out); err != nil {
-		b.cfg.Logger.Warn("taking a PIN slot out", "slot", out, "err", err)
-		return false
-	}
-	if err := b.recordPIN(pinRecord{}); err != nil {
-		b.cfg.Logger.Warn("recording that the PIN is set", "err", err)
-		return false
-	}
-	return true
+	return again
 }
 
-// endPIN deletes the accounts of a PIN slot. It is nil if fewer are left than open it.
+// endPIN makes the accounts of a PIN slot end: now, or where a key server is away with a
+// later Save. The error names those that are away, if they are as many as open the slot.
 func (o *Owner) endPIN(ctx context.Context, n seal.SlotName) error {
 	b := o.b
+	r := b.dev.pin
+	if r.Slot == n.Path() {
+		r = pinRecord{Ending: append(r.Ending, r.Settlement.Drop...)}
+	}
 	data, err := b.slotObject(ctx, n)
 	var s *guard.Slot
 	if err == nil {
@@ -213,29 +282,87 @@ func (o *Owner) endPIN(ctx context.Context, n seal.SlotName) error {
 	}
 	if err != nil {
 		b.cfg.Logger.Warn("the PIN slot that is removed cannot be read", "slot", n.Path(), "err", err)
-	} else {
-		client := b.cfg.Guardians
-		if client == nil {
-			return errors.New("Config.Guardians is missing")
-		}
-		if err := client.Delete(ctx, s, guard.Owner(o.keys.Owner())); err != nil {
-			list, statusErr := client.Status(ctx, s)
-			gone := 0
-			for i := range list {
-				if errors.Is(list[i].Err, guard.ErrGone) {
-					gone++
-				}
-			}
-			if statusErr != nil || len(s.Guardians)-gone >= s.Threshold {
-				return err
-			}
-			b.cfg.Logger.Warn("a key server keeps an account that opens nothing any more", "err", err)
-		}
+		return b.recordPIN(r)
 	}
-	if b.dev.pin.Slot == n.Path() {
-		return b.recordPIN(pinRecord{})
+	if b.cfg.Guardians == nil {
+		return errNoGuardians
+	}
+	ending := guard.Ending(s, guard.Owner(o.keys.Owner()))
+	r.Ending = append(slices.Clone(r.Ending), ending...)
+	if err := b.recordPIN(r); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	left, endErr := b.cfg.Guardians.Settle(ctx, &guard.Settlement{Drop: ending})
+	r.Ending = append(r.Ending[:len(r.Ending)-len(ending):len(r.Ending)-len(ending)], left.Drop...)
+	if err := b.recordPIN(r); err != nil {
+		return err
+	}
+	if len(left.Drop) >= s.Threshold {
+		return fmt.Errorf("a copy of the slot still opens with the PIN, until the key servers can be told: %w", endErr)
 	}
 	return nil
+}
+
+// pinsEnd returns the steps that end the accounts of all PIN slots. It asks nobody but
+// the places.
+func (o *Owner) pinsEnd(ctx context.Context) []guard.Step {
+	b := o.b
+	steps := slices.Clone(b.dev.pin.Ending)
+	for _, n := range b.dev.slots {
+		if !isPIN(n) || o.keys == nil {
+			continue
+		}
+		data, err := b.slotObject(ctx, n)
+		var s *guard.Slot
+		if err == nil {
+			s, err = slot.ReadPIN(data, guard.ID(b.dev.key.Backup()))
+		}
+		if err != nil {
+			b.cfg.Logger.Warn("a PIN slot that goes cannot be read", "slot", n.Path(), "err", err)
+			continue
+		}
+		steps = append(steps, guard.Ending(s, guard.Owner(o.keys.Owner()))...)
+	}
+	return steps
+}
+
+// inheritPINs makes the accounts of an old backup's PINs end, now or with a later Save of
+// this one, which takes its place.
+func (b *Backup) inheritPINs(ctx context.Context, old *Owner) error {
+	steps := old.pinsEnd(ctx)
+	if len(steps) == 0 || b.cfg.Guardians == nil {
+		return nil
+	}
+	if err := b.begin(); err != nil {
+		return err
+	}
+	defer b.end()
+	r := b.dev.pin
+	r.Ending = append(slices.Clone(r.Ending), steps...)
+	if err := b.recordPIN(r); err != nil {
+		return err
+	}
+	b.pinNext = time.Time{}
+	b.settlePIN(ctx)
+	return nil
+}
+
+// endPINs ends the accounts of all PINs of a backup that is deleted, and returns the key
+// servers that could not be told.
+func (o *Owner) endPINs(ctx context.Context) []string {
+	steps := o.pinsEnd(ctx)
+	if len(steps) == 0 || o.b.cfg.Guardians == nil {
+		return ending(steps)
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	left, err := o.b.cfg.Guardians.Settle(ctx, &guard.Settlement{Drop: steps})
+	if err != nil {
+		o.b.cfg.Logger.Warn("key servers keep accounts of a backup that is deleted", "err", err)
+	}
+	return ending(left.Drop)
 }
 
 // dropSlot takes a slot out of the list; its objects go with the next finishRemovals.
@@ -293,7 +420,7 @@ func (f *Found) PINSlots(ctx context.Context) ([]PINSlot, error) {
 	if known, err := seal.ParseBackupID(f.ID); err == nil {
 		id = guard.ID(known)
 	}
-	names := r.slots(func(n seal.SlotName) bool { return n.Kind == string(slot.KindPIN) })
+	names := r.slots(isPIN)
 	fetch := func(n seal.SlotName) ([]byte, error) { return r.fetch(ctx, n.Path(), seal.MaxSlot) }
 	return pinSlots(ctx, f.cfg.Guardians, id, names, fetch)
 }
@@ -304,13 +431,13 @@ func (b *Backup) PINSlots(ctx context.Context) ([]PINSlot, error) {
 		return nil, err
 	}
 	defer b.end()
-	names := slices.DeleteFunc(slices.Clone(b.dev.slots), func(n seal.SlotName) bool { return n.Kind != string(slot.KindPIN) })
+	names := slices.DeleteFunc(slices.Clone(b.dev.slots), func(n seal.SlotName) bool { return !isPIN(n) })
 	return pinSlots(ctx, b.cfg.Guardians, guard.ID(b.dev.key.Backup()), names, func(n seal.SlotName) ([]byte, error) { return b.slotObject(ctx, n) })
 }
 
 func pinSlots(ctx context.Context, client *guard.Client, id guard.ID, names []seal.SlotName, fetch func(seal.SlotName) ([]byte, error)) ([]PINSlot, error) {
 	if client == nil {
-		return nil, errors.New("Config.Guardians is missing")
+		return nil, errNoGuardians
 	}
 	var list []PINSlot
 	for _, n := range names[:min(len(names), maxPINSlots)] {
@@ -392,7 +519,74 @@ func (f *Found) OpenPIN(ctx context.Context, s PINSlot, pin, passphrase secret.B
 			o.preview.Warnings = append(o.preview.Warnings, fmt.Sprintf("the key servers do not know all of this PIN yet, set it anew: %v", err))
 		}
 	}
+	o.deadPINs(ctx)
 	return o, told, nil
+}
+
+// deadPINs finds the PIN slots, beside the one that opened, that open nothing any more: a
+// device died while it changed the PIN. Who restores takes them out.
+func (o *Opened) deadPINs(ctx context.Context) {
+	for _, n := range o.state.slots {
+		if !isPIN(n) || n == o.used {
+			continue
+		}
+		data, err := o.reader.fetch(ctx, n.Path(), seal.MaxSlot)
+		if err != nil {
+			continue
+		}
+		s, err := slot.ReadPIN(data, guard.ID(o.keys.ID()))
+		if err != nil {
+			continue
+		}
+		list, err := o.found.cfg.Guardians.Status(ctx, s)
+		if err != nil {
+			continue
+		}
+		left := 0
+		for i := range list {
+			if !errors.Is(list[i].Err, guard.ErrGone) {
+				left++
+			}
+		}
+		if left < s.Threshold {
+			o.dead = append(o.dead, n)
+			o.ending = append(o.ending, guard.Ending(s, guard.Owner(o.keys.Owner()))...)
+		}
+	}
+}
+
+// DrillPIN is Drill with a PIN. Errors and told as for Found.OpenPIN.
+func (b *Backup) DrillPIN(ctx context.Context, s PINSlot, pin, passphrase secret.Bytes) (Report, []guard.Told, error) {
+	if err := b.begin(); err != nil {
+		return Report{}, nil, err
+	}
+	defer b.end()
+	keys, g, err := s.open(ctx, b.cfg.Guardians, pin, passphrase)
+	if err != nil {
+		return Report{}, nil, err
+	}
+	told, err := g.Finish(ctx)
+	if err != nil {
+		return Report{}, told, err
+	}
+	r, err := b.drill(ctx, func(f *Found) (*Opened, error) { return f.openWithKeys(ctx, keys, s.name, s.object) })
+	return r, told, err
+}
+
+// openWithKeys is Open for who has the keys already, from a slot that must be there.
+func (f *Found) openWithKeys(ctx context.Context, keys *seal.Keys, used seal.SlotName, object []byte) (*Opened, error) {
+	r, warnings, err := f.reader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	data, err := r.fetch(ctx, used.Path(), seal.MaxSlot)
+	if err == nil && object != nil && !bytes.Equal(data, object) {
+		err = seal.ErrDamaged
+	}
+	if err != nil {
+		return nil, slotError(used, err)
+	}
+	return f.opened(ctx, r, warnings, keys, used)
 }
 
 // UnlockPIN is Unlock with a PIN. Errors and told as for Found.OpenPIN.

@@ -20,6 +20,9 @@ type RekeyPlan struct {
 	// opens it, unless its secret is given again. Without any, Rekey only finishes
 	// what was begun, or puts it away: then Status.Rekeying is empty again.
 	Slots []slot.Secret
+	// PIN is a PIN for the new backup, beside the slots or alone; nil for none. That of the
+	// old one ends.
+	PIN *PINPlan
 	// DropKeys leaves the wallet's keys out of the new backup. They stay on this
 	// device. It needs VerifyWords first (ErrNotWritten).
 	DropKeys bool
@@ -87,7 +90,7 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 	}
 	nb, err = o.resume(ctx)
 	switch {
-	case nb != nil && len(p.Slots) > 0 && !nb.planned(d, p):
+	case nb != nil && (len(p.Slots) > 0 || p.PIN != nil) && !nb.planned(d, p):
 		err = fmt.Errorf("what was begun, %s, has other ways in, or other keys, than are asked for now: finish it without a plan", nb.dev.info.Folder)
 		return nil, r, errors.Join(err, nb.Close())
 	case nb != nil:
@@ -100,7 +103,7 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 		if err != nil && !d.deleted {
 			return nil, r, errors.Join(fmt.Errorf("what was begun is not whole: %w", err), nb.Close())
 		}
-	case err == nil && len(p.Slots) == 0:
+	case err == nil && len(p.Slots) == 0 && p.PIN == nil:
 		err = errors.New("the new backup needs a way in")
 	case err == nil:
 		nb, err = o.renew(ctx, dir, p)
@@ -119,6 +122,9 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 	// until the next call.
 	if err == nil {
 		o.end, err = o.sealEnd()
+	}
+	if err == nil {
+		err = nb.inheritPINs(ctx, o)
 	}
 	if err == nil {
 		err = o.deleteAll(ctx, &r.Deleted)
@@ -177,8 +183,8 @@ func (o *Owner) resume(ctx context.Context) (*Backup, error) {
 
 // planned reports whether a new backup, begun earlier from an old device, is as a plan says.
 func (b *Backup) planned(old *device, p RekeyPlan) bool {
-	if b.dev.keysDropped() != (p.DropKeys || old.keysDropped()) {
-		return false
+	if b.dev.keysDropped() != (p.DropKeys || old.keysDropped()) || p.PIN != nil {
+		return false // Which PIN it has cannot be known.
 	}
 	for _, s := range p.Slots {
 		if !slices.ContainsFunc(b.dev.slots, func(n seal.SlotName) bool {
@@ -211,13 +217,13 @@ func (o *Owner) renew(ctx context.Context, dir string, p RekeyPlan) (*Backup, er
 	if err := b.setRekey(begun); err != nil {
 		return nil, err
 	}
-	err := stage(cfg, info, device, func(nb *Backup) error { return nb.sealAnew(d, keys, p) })
+	err := stage(cfg, info, device, func(nb *Backup) error { return nb.sealAnew(ctx, d, keys, p) })
 	if err != nil {
 		return nil, errors.Join(err, b.setRekey(rekeyRecord{}))
 	}
 	nb, err := takeUp(ctx, cfg, nil)
 	if err == nil {
-		err = nb.prove(ctx, p.Slots[0])
+		err = nb.prove(ctx, keys, p.Slots)
 	}
 	if err == nil {
 		// Up to here a crash leaves a directory that nobody takes for a wallet.
@@ -324,17 +330,12 @@ func (o *Owner) sealEnd() (*sealedEnd, error) {
 
 // sealAnew commits everything that another device's directory holds as the first
 // checkpoint of this one.
-func (b *Backup) sealAnew(old *device, keys *seal.Keys, p RekeyPlan) error {
+func (b *Backup) sealAnew(ctx context.Context, old *device, keys *seal.Keys, p RekeyPlan) error {
 	d := b.dev
 	d.kept = old.kept
-	var slots []seal.SlotName
-	var objects []string
-	for _, s := range p.Slots {
-		n, err := b.sealSlot(keys, s)
-		if err != nil {
-			return err
-		}
-		slots, objects = append(slots, n), append(objects, n.Path())
+	slots, objects, err := b.firstSlots(ctx, keys, p.Slots, p.PIN)
+	if err != nil {
+		return err
 	}
 	var entries []*entry
 	small := packer{d: d, gen: 1}
@@ -378,13 +379,18 @@ func (b *Backup) sealAnew(old *device, keys *seal.Keys, p RekeyPlan) error {
 
 // prove returns an error unless every place holds the newest generation and a restore
 // from it gives what this device has.
-func (b *Backup) prove(ctx context.Context, s slot.Secret) error {
+func (b *Backup) prove(ctx context.Context, keys *seal.Keys, ways []slot.Secret) error {
 	for _, p := range b.cfg.Places {
 		if st := b.dev.places[p.Address]; st == nil || st.verified != b.dev.head() {
 			return fmt.Errorf("%s does not hold the new backup: %w", p.Address, ErrNotProtected)
 		}
 	}
-	_, err := b.Drill(ctx, s)
+	if len(ways) > 0 {
+		_, err := b.Drill(ctx, ways[0])
+		return err
+	}
+	// Of a PIN the slot was opened when it was made, and read back since.
+	_, err := b.drill(ctx, func(f *Found) (*Opened, error) { return f.openWithKeys(ctx, keys, b.dev.slots[0], nil) })
 	return err
 }
 
@@ -423,8 +429,16 @@ func (b *Backup) withdraw(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err := o.Delete(ctx)
-	return err
+	if err := b.begin(); err != nil {
+		return err
+	}
+	defer b.end()
+	if p := b.dev.pin.Plan; p != nil && b.cfg.Guardians != nil {
+		if err := b.cfg.Guardians.Abandon(ctx, p); err != nil {
+			b.cfg.Logger.Warn("key servers have accounts of a backup that is not to be", "err", err)
+		}
+	}
+	return o.deleteAll(ctx, new(Deleted))
 }
 
 func (b *Backup) setRekey(r rekeyRecord) error {

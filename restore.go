@@ -105,6 +105,14 @@ func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (
 		if out.Missing, err = o.fill(ctx, b, opts.AcceptProblem); err != nil {
 			return err
 		}
+		if len(o.dead) > 0 {
+			if err := b.setRemoved(o.dead); err != nil {
+				return err
+			}
+			if err := b.recordPIN(pinRecord{Ending: o.ending}); err != nil {
+				return err
+			}
+		}
 		return b.dev.setEpochs(o.keys)
 	})
 	if err != nil {
@@ -283,7 +291,7 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 	// A slot that is gone or damaged is a warning and not a reason to fail: another
 	// one just opened. It stays in the list, so that it is not taken for a
 	// stranger's when it comes back. The one that opened is kept in any case.
-	d.slots = slices.DeleteFunc(slices.Clone(o.state.slots), func(n seal.SlotName) bool { return n.ID == o.used.ID && n != o.used })
+	d.slots = slices.DeleteFunc(slices.Clone(o.state.slots), func(n seal.SlotName) bool { return n.ID == o.used.ID && n != o.used || slices.Contains(o.dead, n) })
 	if !slices.Contains(d.slots, o.used) {
 		d.slots = append(d.slots[:min(len(d.slots), seal.MaxSlots-1)], o.used)
 	}

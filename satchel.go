@@ -125,6 +125,7 @@ type Plan struct {
 	Slots []slot.Secret
 	// Items are what else is kept from the start.
 	Items []Change
+	PIN   *PINPlan // a PIN as a way in, beside the slots or alone; nil for none
 }
 
 // Change is a new value of an item, or its removal.
@@ -212,6 +213,7 @@ type Status struct {
 	Limit        int64     // satoshi above which the user wants to be warned; 0 if not set
 	Next         NextStep  // what would make this wallet safer, "" if nothing is known
 	PINPending   bool      // a PIN was set and its guardians are not told everything yet
+	PINEnding    []string  // key servers that have accounts of an earlier PIN, and could not be told yet that it ended
 	Anchored     bool      // the key servers of the PIN know the newest generation: an older copy shows on a restore
 	AnchorErr    error     // why they do not know it; nil if there is no PIN, or they were not asked yet
 	Rekeying     string    // directory of a backup with new keys that was begun and not finished

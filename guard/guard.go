@@ -204,16 +204,18 @@ func (c *Client) Status(ctx context.Context, s *Slot) ([]Standing, error) {
 // Delete ends the accounts of a slot at all guardians. It is safe to repeat. The errors
 // name the guardians where it is not known to be done.
 func (c *Client) Delete(ctx context.Context, s *Slot, by Authority) error {
-	if err := c.trust(s.Servers()); err != nil {
-		return err
+	_, err := c.steps(ctx, Ending(s, by))
+	return err
+}
+
+// Ending returns the steps that end the accounts of a slot, for a Settlement's Drop.
+func Ending(s *Slot, by Authority) []Step {
+	var steps []Step
+	for i := range s.Guardians {
+		a := s.Guardians[i].account()
+		steps = append(steps, dropping(a, protocol.NewDelete(by.key(a.id()), a.id(), by.by)))
 	}
-	errs := make([]error, len(s.Guardians))
-	each(len(errs), func(i int) {
-		g := &s.Guardians[i]
-		a := g.account()
-		errs[i] = named(g.Server, c.end(ctx, a, protocol.NewDelete(by.key(a.id()), a.id(), by.by)))
-	})
-	return errors.Join(errs...)
+	return steps
 }
 
 // end deletes an account. One that is not there is as good as deleted, and one that
