@@ -408,6 +408,92 @@ func (s *PINSlot) active() int {
 	return n
 }
 
+// Usable returns nil if the PIN can be tried now, as far as the key servers say. Errors:
+// Err, a *guard.LockedError, guard.ErrErased, guard.ErrGone, guard.ErrSlotDamaged, a
+// *guard.UnreachableError.
+func (s *PINSlot) Usable(now time.Time) error {
+	if s.Err != nil {
+		return s.Err
+	}
+	var until []time.Time // when each that answers may be asked
+	var failures []guard.Failure
+	facts := map[error]int{}
+	for i := range s.Standing {
+		st := &s.Standing[i]
+		err := st.Err
+		switch {
+		case errors.Is(err, guard.ErrGone):
+			facts[guard.ErrGone]++
+		case err != nil:
+		case st.State == protocol.StateErased || st.Left == 0:
+			err = guard.ErrErased
+			facts[err]++
+		case st.Damaged && st.State == protocol.StateActive:
+			err = guard.ErrSlotDamaged
+			facts[err]++
+		default:
+			until = append(until, time.UnixMilli(st.Until))
+			continue
+		}
+		failures = append(failures, guard.Failure{Server: st.Server, Err: err})
+	}
+	n := len(s.Standing)
+	if len(until) >= s.Threshold {
+		slices.SortFunc(until, time.Time.Compare)
+		if at := until[s.Threshold-1]; at.After(now) {
+			return &guard.LockedError{Until: at, GuessesLeft: s.Guesses()}
+		}
+		return nil
+	}
+	for _, fact := range []error{guard.ErrErased, guard.ErrSlotDamaged, guard.ErrGone} {
+		if facts[fact] > n-s.Threshold {
+			return fact
+		}
+	}
+	return &guard.UnreachableError{Need: s.Threshold, Reached: len(until), Of: n, Failures: failures}
+}
+
+// Guesses is how many guesses are left, as far as the key servers say: so many at enough
+// of them.
+func (s *PINSlot) Guesses() int {
+	var left []int
+	for i := range s.Standing {
+		if st := &s.Standing[i]; st.Err == nil && st.State != protocol.StateErased {
+			left = append(left, int(st.Left))
+		}
+	}
+	if len(left) < s.Threshold || s.Threshold == 0 {
+		return 0
+	}
+	slices.Sort(left)
+	return left[len(left)-s.Threshold]
+}
+
+// Guardians names the key servers that guard the PIN, in their order; nil if there is no
+// PIN. It asks nobody.
+func (b *Backup) Guardians() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var servers []string
+	for _, n := range b.dev.slots {
+		if !isPIN(n) {
+			continue
+		}
+		data, err := b.dev.object(n.Hash)
+		if err != nil {
+			continue
+		}
+		if s, err := slot.ReadPIN(data, guard.ID(b.dev.key.Backup())); err == nil {
+			for _, name := range s.Servers() {
+				if !slices.Contains(servers, name) {
+					servers = append(servers, name)
+				}
+			}
+		}
+	}
+	return servers
+}
+
 // PINSlots reads the PIN slots of a found backup and asks their key servers how they
 // stand, which costs no guess and tells them nothing of a PIN. The one to try is the
 // first.

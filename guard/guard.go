@@ -29,6 +29,7 @@ package guard
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -204,6 +205,9 @@ func (c *Client) Status(ctx context.Context, s *Slot) ([]Standing, error) {
 // Delete ends the accounts of a slot at all guardians. It is safe to repeat. The errors
 // name the guardians where it is not known to be done.
 func (c *Client) Delete(ctx context.Context, s *Slot, by Authority) error {
+	if err := c.trust(s.Servers()); err != nil {
+		return err
+	}
 	_, err := c.steps(ctx, Ending(s, by))
 	return err
 }
@@ -216,6 +220,30 @@ func Ending(s *Slot, by Authority) []Step {
 		steps = append(steps, dropping(a, protocol.NewDelete(by.key(a.id()), a.id(), by.by)))
 	}
 	return steps
+}
+
+// Probe asks whether a key server answers at that name. It tells it nothing: it asks for
+// an account that nobody has.
+func (c *Client) Probe(ctx context.Context, server string) error {
+	if err := CheckServer(server); err != nil {
+		return named(server, err)
+	}
+	if err := c.trust([]string{server}); err != nil {
+		return err
+	}
+	seed := make([]byte, ed25519.SeedSize)
+	rand.Read(seed)
+	a, err := accountOf(server, seed)
+	if err != nil {
+		return err
+	}
+	if err := fact(c.ask(ctx, a, protocol.AskStatus{}, new(protocol.Status))); !errors.Is(err, ErrGone) {
+		if err == nil {
+			err = ErrLie
+		}
+		return named(server, err)
+	}
+	return nil
 }
 
 // end deletes an account. One that is not there is as good as deleted, and one that

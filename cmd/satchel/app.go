@@ -42,6 +42,14 @@ type app struct {
 	wordsFD      int
 	fds          map[int]*os.File // those from 3 on, see takeFDs
 
+	pinFD, pinPassphraseFD       int
+	newPINFD, newPINPassphraseFD int
+
+	guardianFlags  []string // key servers that flags name
+	newPIN         newPIN   // of a wallet that begins with a PIN
+	trustGuardians bool     // so are those that the backup names
+	allowed        []string // key servers that the user allowed
+
 	progress *progressLine
 	broken   error // of wallets that devices left out
 	unsaid   error // the first of writing the result
@@ -88,6 +96,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	a := &app{
 		stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv, now: time.Now,
 		secretFD: noFD, newSecretFD: noFD, passphraseFD: noFD, codeFD: noFD, wordsFD: noFD,
+		pinFD: noFD, pinPassphraseFD: noFD, newPINFD: noFD, newPINPassphraseFD: noFD,
 	}
 	root := a.rootCommand()
 	root.SetArgs(args)
@@ -291,7 +300,7 @@ there is one it shows whether it is protected.`,
 		a.itemsCommand(), a.restoreCommand(), a.statusCommand())
 	add("places", a.storeCommand())
 	add("time", a.historyCommand(), a.revertCommand(), a.pruneCommand(), a.compactCommand())
-	add("ways", a.slotCommand(), a.wordsCommand(), a.exportCommand(), a.rekeyCommand())
+	add("ways", a.pinCommand(), a.guardianCommand(), a.slotCommand(), a.wordsCommand(), a.exportCommand(), a.rekeyCommand())
 	add("proof", a.checkCommand(), a.drillCommand(), a.healCommand(), a.limitCommand())
 	add("expert", a.forgetCommand(), a.deleteCommand(), a.completionCommand(), a.manCommand(), a.versionCommand())
 	cobra.EnableCommandSorting = false

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
-	"github.com/satchel-backup/satchel/slot"
 	"github.com/satchel-backup/satchel/store"
 	"github.com/satchel-backup/satchel/wallet"
 )
@@ -34,7 +33,8 @@ func (n *newWallet) flags(a *app, cmd *cobra.Command) {
 }
 
 func (a *app) unlockFlag(cmd *cobra.Command, unlock *string) {
-	cmd.Flags().StringVar(unlock, "unlock", "", "how to open it again: `way`, one of recovery-code, passphrase (your own), generated (a passphrase)")
+	cmd.Flags().StringVar(unlock, "unlock", "", "how to open it again: `way`, one of pin, recovery-code, passphrase (your own), generated (a passphrase)")
+	a.newPIN.flags(a, cmd)
 }
 
 const cards = `  %s
@@ -74,10 +74,11 @@ you want to leave for another wallet.
 		Example: `  satchel create
   satchel create --in ~/Nextcloud --label Samantha
   satchel create --in /srv/backup --unlock recovery-code --json
+  satchel create --in /srv/backup --unlock pin --new-pin-fd 3 3<pin
   satchel create --in /srv/backup --unlock passphrase --new-secret-fd 3 3<file`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
-			satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+			satchel.CodeFewServers, satchel.CodeServerLied, satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.create(cmd, n, func(context.Context) (wallet.Keys, error) {
 				network, err := wallet.ParseNetwork(n.network)
@@ -152,7 +153,7 @@ func (a *app) create(cmd *cobra.Command, n newWallet, makeKeys func(context.Cont
 	if err := a.show(ctx, way, false); err != nil {
 		return err
 	}
-	status, err := a.createBackup(ctx, place, satchel.Plan{Label: n.label, Keys: keys, Slots: []slot.Secret{way.way}})
+	status, err := a.createBackup(ctx, place, satchel.Plan{Label: n.label, Keys: keys, Slots: way.slots(), PIN: way.pin})
 	if status == nil {
 		if a.term != nil && !way.printed.Empty() {
 			a.term.print("Nothing was made, so what you wrote down opens nothing.\n")
@@ -160,6 +161,11 @@ func (a *app) create(cmd *cobra.Command, n newWallet, makeKeys func(context.Cont
 		return err
 	}
 	// The wallet exists now, whatever err says.
+	if way.pin != nil {
+		if keepErr := a.keepGuardians(way.pin.Servers); keepErr != nil {
+			err = errors.Join(err, keepErr)
+		}
+	}
 	return a.created(*status, keys, way, err)
 }
 
@@ -355,10 +361,10 @@ func isAre(n int, what string) string {
 
 func checkWay(kind string) error {
 	switch kind {
-	case "", wayCode, wayPassphrase, wayGenerated:
+	case "", wayPIN, wayCode, wayPassphrase, wayGenerated:
 		return nil
 	}
-	return &usageError{text: "no such way to unlock: " + printable(kind), hint: "--unlock recovery-code, passphrase or generated"}
+	return &usageError{text: "no such way to unlock: " + printable(kind), hint: "--unlock pin, recovery-code, passphrase or generated"}
 }
 
 // needWay returns an error if a script does not give what makes a new way in.
@@ -368,6 +374,10 @@ func (a *app) needWay(unlock string) error {
 		return needFlag("a way to open the backup again", "--unlock recovery-code")
 	case unlock == wayPassphrase && a.newSecretFD == noFD:
 		return needFlag("the new passphrase", "--new-secret-fd N")
+	case unlock == wayPIN && a.newPINFD == noFD:
+		return needFlag("the new PIN", "--new-pin-fd N")
+	case unlock == wayPIN:
+		return a.checkGuardianFlags()
 	case unlock != wayPassphrase:
 		return a.canShow()
 	}
@@ -382,13 +392,17 @@ func (a *app) askWay(ctx context.Context, given string) (string, error) {
 	if a.newSecretFD != noFD {
 		return wayPassphrase, nil
 	}
+	if a.newPINFD != noFD {
+		return wayPIN, nil
+	}
 	n, err := a.term.choose(ctx, "How do you want to open it again?", []string{
 		"A recovery code that Satchel makes (recommended)\nnine groups of four letters and digits, to write down",
 		"A passphrase of your own\nyou type it twice now; weak ones are refused",
 		"A passphrase that Satchel makes\nsix words, easy to type",
+		"A PIN that key servers guard\n4 to 12 digits; you need the addresses of key servers",
 	}, 0)
 	if err != nil {
 		return "", err
 	}
-	return []string{wayCode, wayPassphrase, wayGenerated}[n], nil
+	return []string{wayCode, wayPassphrase, wayGenerated, wayPIN}[n], nil
 }

@@ -26,7 +26,8 @@ JSON: id, label, objects (deleted), left (addresses and names that were left).`,
   satchel delete --yes-delete-everything Samantha --secret-fd 3 3<code`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
-			satchel.CodeWrongSecret, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeListing,
+			satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
+			satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeListing,
 			satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -38,7 +39,7 @@ JSON: id, label, objects (deleted), left (addresses and names that were left).`,
 			s := b.Status()
 			if a.term == nil {
 				switch {
-				case a.secretFD == noFD:
+				case a.secretFD == noFD && a.pinFD == noFD:
 					return needFlag("a secret of the backup", "--secret-fd N")
 				case yes == "":
 					return needFlag("a confirmation", "--yes-delete-everything LABEL")

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/guard"
+	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/slot"
 	"github.com/satchel-backup/satchel/wallet"
 )
@@ -32,11 +36,15 @@ secret.
 				return err
 			}
 			defer b.Close()
-			if a.term != nil && a.secretFD == noFD {
+			if a.term != nil && a.secretFD == noFD && a.pinFD == noFD {
 				a.term.print("A drill: type the secret as if this device were lost. Nothing is changed.\n")
 			}
 			var r satchel.Report
-			_, err = a.openWith(cmd.Context(), slotKinds(b.Slots()), func(way slot.Secret) (err error) {
+			pin := pinWay{b.PINSlots, func(ctx context.Context, s satchel.PINSlot, pin, passphrase secret.Bytes) (told []guard.Told, err error) {
+				r, told, err = b.DrillPIN(ctx, s, pin, passphrase)
+				return told, err
+			}}
+			_, err = a.openWith(cmd.Context(), slotKinds(b.Slots()), pin, func(way slot.Secret) (err error) {
 				r, err = b.Drill(cmd.Context(), way)
 				return err
 			})

@@ -26,7 +26,13 @@ var fdFlags = map[string]direction{
 	"passphrase-fd": reading,
 	"words-fd":      reading,
 	"code-fd":       writing,
-	"to-fd":         writing,
+
+	"pin-fd":                reading,
+	"pin-passphrase-fd":     reading,
+	"new-pin-fd":            reading,
+	"new-pin-passphrase-fd": reading,
+	"token-fd":              reading,
+	"to-fd":                 writing,
 }
 
 // takeFDs takes over the file descriptors that flags name, before this program

@@ -15,8 +15,8 @@ import (
 // exitCodes are the codes that any command may end with, in order.
 var exitCodes = []satchel.Code{
 	satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeNoBackup,
-	satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeSlotDamaged, satchel.CodeDamaged,
-	satchel.CodeOlder, satchel.CodeNewer, satchel.CodeWrongWallet, satchel.CodeIncomplete, satchel.CodeListing,
+	satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
+	satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder, satchel.CodeNewer, satchel.CodeWrongWallet, satchel.CodeIncomplete, satchel.CodeListing,
 	satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted,
 }
 
@@ -29,6 +29,10 @@ var exitTexts = map[satchel.Code]string{
 	satchel.CodeNoBackup:     "no backup found",
 	satchel.CodeOtherDevice:  "another device writes this backup, or two did",
 	satchel.CodeWrongSecret:  "wrong or mistyped secret",
+	satchel.CodeLocked:       "locked after wrong PINs, until a time",
+	satchel.CodeErased:       "erased by the key servers after too many wrong PINs",
+	satchel.CodeFewServers:   "too few key servers answer",
+	satchel.CodeServerLied:   "a key server gave false answers",
 	satchel.CodeSlotDamaged:  "the slot is damaged, no secret was tried",
 	satchel.CodeDamaged:      "damaged or missing",
 	satchel.CodeOlder:        "older than the newest known backup",
@@ -61,7 +65,8 @@ var (
 		satchel.CodeOtherDevice, satchel.CodeDamaged, satchel.CodeListing, satchel.CodeFull,
 		satchel.CodeUnreachable, satchel.CodeInterrupted}
 	unlockExits = []satchel.Code{satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
-		satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeSlotDamaged, satchel.CodeDamaged,
+		satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
+		satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged,
 		satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted}
 )
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/guard"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/slot"
 	"github.com/satchel-backup/satchel/wallet"
@@ -28,6 +29,12 @@ var hints = []struct {
 	{satchel.ErrEnded, "the wallet goes on in the backup with the new keys: first `satchel restore` with one of its ways in, which comes beside this wallet; then `satchel forget --wallet OLD --anyway`, OLD being the name of this one in `satchel status`; if the words are not in the backup, have them on paper before"},
 	{satchel.ErrForked, "both states are kept; `satchel restore --preview` shows them, and --snapshot takes one of them"},
 	{satchel.ErrOtherDevice, "use the wallet on the other device, or take it over here: `satchel forget`, then `satchel restore`; if the words are not in the backup, have them on paper first"},
+	{guard.ErrWrongPIN, "each wrong PIN costs a guess, and pauses grow; a right one gives them back. `satchel guardian status` shows what is left on a device that has the wallet"},
+	{guard.ErrPassphrase, "the PIN was right, the passphrase beside it was not; the guess comes back with the next success"},
+	{guard.ErrPending, "the PIN before, if there was one, opens until then; `satchel backup` goes on, `satchel guardian status` shows which key server is missing"},
+	{guard.ErrGone, "this PIN was changed or removed since: take the newest copy of the folder, or another way in"},
+	{guard.ErrSlotDamaged, "no PIN was sent and no guess spent: take another place or an older copy of the folder, or another way in"},
+	{guard.ErrPIN, "a PIN is any text of 1 to 1,024 bytes"},
 	{satchel.ErrNoSlot, "`satchel restore --list` shows what opens each backup"},
 	{satchel.ErrLastSlot, "add another way in first: `satchel slot add recovery-code`"},
 	{satchel.ErrOwnerOnly, "the keys of a wallet never change; make another wallet with `satchel create` or `satchel import`"},
@@ -51,6 +58,10 @@ var codeHints = map[satchel.Code]string{
 	satchel.CodeNoBackup:     "is it another account, another folder, or not synced yet? give the folder with --from, also one from a USB stick or a download",
 	satchel.CodeOtherDevice:  "see `satchel status`",
 	satchel.CodeWrongSecret:  "there is no limit to tries; any way in that this backup has will do, see `satchel restore --list`",
+	satchel.CodeLocked:       "the key servers take no PIN before then, from anybody; another way in has no pause: `satchel restore --list` shows them",
+	satchel.CodeErased:       "too many wrong PINs were tried, so the key servers destroyed what they kept, for good; another way in opens the backup, `satchel restore --list` shows them. Then set a new PIN",
+	satchel.CodeServerLied:   "no guess was lost at the others; try again later, or take another way in; on a device that has the wallet, `satchel guardian replace` takes another server in its place",
+	satchel.CodeFewServers:   "too few key servers answer: is this machine online? try again later, no guess is lost by it; another way in needs none of them",
 	satchel.CodeSlotDamaged:  "use another way in, or another place that holds this backup; a device that still has the wallet heals it: `satchel heal`",
 	satchel.CodeDamaged:      "another place may hold a whole copy; a device that still has the wallet heals this one: `satchel heal`",
 	satchel.CodeOlder:        "let the program that syncs the folder finish, or look in another place; --preview shows what is there",

@@ -14,7 +14,8 @@ import (
 	"github.com/satchel-backup/satchel"
 )
 
-var historyExits = []satchel.Code{satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeWrongSecret, satchel.CodeSlotDamaged,
+var historyExits = []satchel.Code{satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
+	satchel.CodeServerLied, satchel.CodeSlotDamaged,
 	satchel.CodeDamaged, satchel.CodeNewer, satchel.CodeListing, satchel.CodeUnreachable, satchel.CodeInterrupted}
 
 const defaultMoments = 20
@@ -299,7 +300,7 @@ func (a *app) momentOf(ctx context.Context, b *satchel.Backup, text string) (sat
 
 // stateAt opens the backup at one of its states.
 func (a *app) stateAt(ctx context.Context, b *satchel.Backup, text string) (*satchel.Opened, error) {
-	if a.term == nil && a.secretFD == noFD {
+	if a.term == nil && a.secretFD == noFD && a.pinFD == noFD {
 		return nil, needFlag("a secret of the backup", "--secret-fd N")
 	}
 	m, _, err := a.momentOf(ctx, b, text)

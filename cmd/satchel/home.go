@@ -23,6 +23,7 @@ import (
 
 // The home of this device:
 //
+//	guardians.json    the key servers that this device knows
 //	config.json       which keychain holds the keys of this device
 //	keychain/         those keys, if they are kept in files
 //	wallets/<name>/   one wallet, named like the folder of its backup
@@ -250,6 +251,8 @@ func (a *app) config(dir string, places []store.Place) (satchel.Config, error) {
 		Software: "satchel/" + satchel.Version,
 		Progress: a.progress.update,
 		Now:      a.now,
+
+		Guardians: a.guardClient(),
 	}, nil
 }
 

@@ -36,7 +36,7 @@ word) is asked for too. It is kept in the backup, encrypted like the words. With
     --secret-fd 3 3<words`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
-			satchel.CodeWrongSecret, satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+			satchel.CodeWrongSecret, satchel.CodeFewServers, satchel.CodeServerLied, satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if a.term == nil && a.secretFD == noFD {
 				return needFlag("the words of the wallet", "--secret-fd N")
@@ -77,7 +77,7 @@ word) is asked for too. It is kept in the backup, encrypted like the words. With
 	cmd.Flags().StringVar(&since, "since", "", "`date` since when the wallet is in use, as 2026-11-23")
 	cmd.Flags().BoolVar(&passphrase, "passphrase", false, "ask for the wallet's BIP 39 passphrase")
 	cmd.Flags().BoolVar(&forget, "forget-passphrase", false, "do not keep it in the backup (a restore asks for it)")
-	a.secretFlag(cmd, "the words")
+	a.wordsFlag(cmd, "the words")
 	a.passphraseFlag(cmd)
 	a.newSecretFlag(cmd)
 	a.codeFlag(cmd)

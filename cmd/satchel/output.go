@@ -81,6 +81,8 @@ func wayName(k slot.Kind) string {
 		return "passphrase"
 	case slot.KindWords:
 		return "the wallet's words"
+	case slot.KindPIN:
+		return "PIN"
 	}
 	return printable(string(k))
 }

@@ -44,7 +44,8 @@ what was not proven to belong to this backup).`,
   satchel prune --all --secret-fd 3 3<code`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
-			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder,
+			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
+			satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder,
 			satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.prune(cmd.Context(), f) },
 	}
@@ -65,7 +66,7 @@ func (a *app) prune(ctx context.Context, f pruneFlags) error {
 		return usagef("--keep is 1 or more")
 	case f.branches && !f.all:
 		return &usageError{text: "--branches needs --all", hint: "satchel prune --all --branches"}
-	case f.all && a.term == nil && a.secretFD == noFD:
+	case f.all && a.term == nil && a.secretFD == noFD && a.pinFD == noFD:
 		return needFlag("a secret of the backup", "--secret-fd N")
 	}
 	b, err := a.open(ctx)

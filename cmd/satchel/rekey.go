@@ -49,7 +49,8 @@ backup, unless it went to --code-fd.`,
   satchel rekey --unlock recovery-code --yes --json --secret-fd 3 3<code`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
-			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeIncomplete,
+			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
+			satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeIncomplete,
 			satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.rekey(cmd.Context(), f) },
 	}
@@ -114,7 +115,7 @@ func (a *app) rekey(ctx context.Context, f rekeyFlags) error {
 	case f.drop && s.WordsWritten.IsZero():
 		return satchel.ErrNotWritten
 	case a.term != nil:
-	case a.secretFD == noFD:
+	case a.secretFD == noFD && a.pinFD == noFD:
 		return needFlag("a secret of the old backup", "--secret-fd N")
 	case !f.yes && s.Rekeying == "":
 		return needFlag("a confirmation", "--yes")
@@ -173,7 +174,7 @@ func (a *app) rekey(ctx context.Context, f rekeyFlags) error {
 	if err != nil {
 		return err
 	}
-	nb, done, err := owner.Rekey(ctx, dir, satchel.RekeyPlan{Slots: []slot.Secret{way.way}, DropKeys: f.drop})
+	nb, done, err := owner.Rekey(ctx, dir, satchel.RekeyPlan{Slots: way.slots(), PIN: way.pin, DropKeys: f.drop})
 	a.progress.pause()
 	if nb == nil {
 		if a.term != nil && !way.printed.Empty() {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/guard"
 	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/secret"
@@ -38,9 +39,13 @@ func (a *app) restoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore [flags] [BACKUP]",
 		Short: "Bring a wallet back from its backup",
-		Long: `Looks for backups, opens one with a recovery code, a passphrase or the words of
+		Long: `Looks for backups, opens one with its PIN, a recovery code, a passphrase or the words of
 the wallet, shows what is in it, and after a yes restores it to this device. Then
 fingerprint and addresses are computed anew and compared.
+
+A PIN is guarded by key servers. Those that this device does not know are shown and
+asked about first, and nothing is sent to them before. It says how many guesses are left,
+or until when it is locked; a wrong PIN costs one guess, any other failure none.
 
 It looks in every folder of this machine that is kept in sync (Nextcloud,
 Dropbox, iCloud …), on drives that are plugged in, and in the places of wallets
@@ -61,15 +66,18 @@ modified, epoch, generation, fingerprint ("" if sealed), here, slots, places.
 Otherwise: id, label, network, fingerprint, addresses, saved, snapshot, epoch, generation,
 software, device, passphrase_needed, keys_dropped, items, slots, problem, warnings, others
 (snapshot, epoch, generation, device), and after a restore also restored,
-compared, protected, missing.`,
+compared, protected, missing, and guardians (guardian, error, wrong) if a PIN opened it.`,
 		Example: `  satchel restore
   satchel restore --list
   satchel restore --from /media/usb
   satchel restore --preview Samantha
-  satchel restore --from /srv/backup --yes --json --secret-fd 3 3<code`,
+  satchel restore --from /srv/backup --yes --json --secret-fd 3 3<code
+  satchel restore --from /srv/backup --yes --guardian https://a.example \
+      --guardian https://b.example --guardian https://c.example --pin-fd 3 3<pin`,
 		Args: args(cobra.MaximumNArgs(1)),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeNoBackup,
-			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder,
+			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
+			satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder,
 			satchel.CodeNewer, satchel.CodeWrongWallet, satchel.CodeIncomplete, satchel.CodeListing,
 			satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -92,14 +100,19 @@ compared, protected, missing.`,
 	fl.BoolVar(&f.yes, "yes", false, "restore without asking")
 	fl.IntVar(&a.wordsFD, "words-fd", noFD, "read the words of the wallet, where the backup does not hold them, from file descriptor `N`, one line")
 	a.secretFlag(cmd, "the secret")
+	a.guardianFlag(cmd, "a key server, by its `URL`, that may be asked for what the PIN guards; repeat it for several")
+	fl.BoolVar(&a.trustGuardians, "trust-guardians", false, "ask the key servers that the backup names, also unknown ones")
 	a.passphraseFlag(cmd)
 	return cmd
 }
 
 func (a *app) restore(cmd *cobra.Command, f restoreFlags, name string) error {
 	ctx := cmd.Context()
-	if a.term == nil && !f.list && a.secretFD == noFD {
-		return needFlag("the secret of the backup", "--secret-fd N")
+	if a.term == nil && !f.list && a.secretFD == noFD && a.pinFD == noFD {
+		return needFlag("the secret of the backup", "--secret-fd N or --pin-fd N")
+	}
+	if err := a.checkGuardianFlags(); err != nil {
+		return err
 	}
 	if a.term == nil && !f.list && !f.preview && !f.yes {
 		return needFlag("a confirmation", "--yes")
@@ -129,10 +142,14 @@ func (a *app) restore(cmd *cobra.Command, f restoreFlags, name string) error {
 	}
 	var bip39 satchel.RestoreOptions
 	var o *satchel.Opened
-	if a.term != nil && a.secretFD == noFD {
+	if a.term != nil && a.secretFD == noFD && a.pinFD == noFD {
 		a.term.print("\nOpening %s with %s.\n", a.term.strong(foundName(*chosen)), wayNames(chosen.Slots))
 	}
-	typed, err := a.openWith(ctx, chosen.Slots, func(way slot.Secret) (err error) {
+	pin := pinWay{chosen.PINSlots, func(ctx context.Context, s satchel.PINSlot, pin, passphrase secret.Bytes) (told []guard.Told, err error) {
+		o, told, err = chosen.OpenPIN(ctx, s, pin, passphrase)
+		return told, err
+	}}
+	typed, err := a.openWith(ctx, chosen.Slots, pin, func(way slot.Secret) (err error) {
 		a.progress.update(satchel.Progress{Stage: satchel.OpeningKey})
 		o, err = chosen.Open(ctx, way)
 		return err
@@ -169,7 +186,7 @@ func (a *app) restore(cmd *cobra.Command, f restoreFlags, name string) error {
 			return err
 		}
 	}
-	return a.bringBack(ctx, o, p, f, bip39, places, chosen)
+	return a.bringBack(ctx, o, p, f, bip39, places, chosen, typed.told)
 }
 
 // searchPlaces opens the places to look in.
@@ -226,7 +243,7 @@ func (a *app) search(ctx context.Context, f restoreFlags) ([]store.Place, []satc
 		if err != nil {
 			return nil, nil, err
 		}
-		found, err := satchel.Find(ctx, satchel.Config{Places: places, Progress: a.progress.update, Now: a.now})
+		found, err := satchel.Find(ctx, satchel.Config{Places: places, Progress: a.progress.update, Now: a.now, Guardians: a.guardClient()})
 		a.progress.pause()
 		if len(found) > 0 || ctx.Err() != nil {
 			return places, found, err
@@ -735,7 +752,7 @@ func (a *app) perhapsPassphrase(ctx context.Context) (secret.Bytes, error) {
 }
 
 // bringBack restores what was opened.
-func (a *app) bringBack(ctx context.Context, o *satchel.Opened, p satchel.Preview, f restoreFlags, opts satchel.RestoreOptions, places []store.Place, chosen *satchel.Found) error {
+func (a *app) bringBack(ctx context.Context, o *satchel.Opened, p satchel.Preview, f restoreFlags, opts satchel.RestoreOptions, places []store.Place, chosen *satchel.Found, told []guard.Told) error {
 	broken, err := a.alreadyHere(ctx, p.ID)
 	if err != nil {
 		return err
@@ -805,7 +822,11 @@ func (a *app) bringBack(ctx context.Context, o *satchel.Opened, p satchel.Previe
 		return err
 	}
 	defer b.Close()
-	return a.restored(b, outcome, err)
+	// Those that opened it are known from now on.
+	if keepErr := a.keepGuardians(slices.Concat(a.guardianFlags, a.allowed)); keepErr != nil {
+		a.note("the key servers could not be remembered: %s", errorText(keepErr))
+	}
+	return a.restored(b, outcome, told, err)
 }
 
 // foundHere returns an error if the backup is of a wallet that is on this device and
@@ -877,16 +898,18 @@ func (a *app) watchAgain(name string) string {
 	return "Start `satchel watch` again: it saves them at every change, and goes on with what was watched here before"
 }
 
-func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, err error) error {
+func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, told []guard.Told, err error) error {
 	type restoredJSON struct {
 		previewJSON
 		Restored  bool     `json:"restored"`
 		Compared  bool     `json:"compared"`
 		Protected bool     `json:"protected"`
 		Missing   []string `json:"missing"`
+
+		Guardians []toldJSON `json:"guardians,omitempty"`
 	}
 	if e := a.emit(restoredJSON{toPreviewJSON(outcome.Preview), true, outcome.Compared, outcome.Protected,
-		append([]string{}, outcome.Missing...)}); e != nil {
+		append([]string{}, outcome.Missing...), toToldJSON(told)}); e != nil {
 		return e
 	}
 	a.say("%s", a.bold("Restored."))

@@ -33,7 +33,8 @@ places.`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeMoments,
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
-			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeIncomplete,
+			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
+			satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeIncomplete,
 			satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, got []string) error {
 			return a.revert(cmd.Context(), got[0], yes)
@@ -48,7 +49,7 @@ places.`,
 func (a *app) revert(ctx context.Context, text string, yes bool) error {
 	if a.term == nil {
 		switch {
-		case a.secretFD == noFD:
+		case a.secretFD == noFD && a.pinFD == noFD:
 			return needFlag("a secret of the backup", "--secret-fd N")
 		case !yes:
 			return needFlag("a confirmation", "--yes")

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/guard"
 	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/slot"
 	"github.com/satchel-backup/satchel/wallet"
@@ -20,7 +21,13 @@ import (
 // Secrets come from the terminal, without echo, or from a file descriptor: never
 // from an argument or the environment, which other programs can read.
 
+// secretFlag and pinFlag let a script open a backup.
 func (a *app) secretFlag(cmd *cobra.Command, what string) {
+	a.wordsFlag(cmd, what)
+	a.pinFlag(cmd)
+}
+
+func (a *app) wordsFlag(cmd *cobra.Command, what string) {
 	cmd.Flags().IntVar(&a.secretFD, "secret-fd", noFD, "read "+what+" from file descriptor `N`, one line; 0 is the standard input")
 }
 
@@ -60,13 +67,40 @@ type opened struct {
 	way             slot.Secret
 	bip39Passphrase secret.Bytes // empty unless it was asked for
 	words           wallet.Words // none unless they opened it
+
+	// Of a PIN.
+	pin, pinPassphrase secret.Bytes
+	threshold          int
+	told               []guard.Told
 }
 
-// openWith gets a secret for one of the kinds of slots and tries it. On a
-// terminal a mistyped one is asked for again: no slot of these kinds limits tries.
-func (a *app) openWith(ctx context.Context, kinds []slot.Kind, try func(slot.Secret) error) (opened, error) {
+// openWith gets a secret for one of the kinds of slots and tries it. On a terminal it
+// begins with the PIN, if there is one, and goes on with the others; of those a mistyped
+// one is asked for again: they limit no tries.
+func (a *app) openWith(ctx context.Context, kinds []slot.Kind, way pinWay, try func(slot.Secret) error) (opened, error) {
 	known := knownKinds(kinds)
+	switch {
+	case a.pinFD != noFD && a.secretFD != noFD:
+		return opened{}, usagef("--pin-fd and --secret-fd are two ways to open it: give one")
+	case a.pinFD != noFD:
+		return a.openPIN(ctx, &way, false)
+	case slices.Contains(kinds, slot.KindPIN) && a.secretFD == noFD && a.term != nil:
+		got, err := a.openPIN(ctx, &way, len(known) > 0)
+		if err == nil || len(known) == 0 || ctx.Err() != nil || errors.Is(err, errNoAnswer) {
+			return got, err
+		}
+		if !errors.Is(err, errOtherWay) {
+			a.term.print("%s\n", wrap("The PIN does not open it: "+errorText(err)+"."))
+			if hint := hintFor(err); hint != "" {
+				a.term.print("%s\n", wrap(upperFirst(hint)+"."))
+			}
+		}
+		a.term.print("\nAnother way in: %s.\n", wayNames(known))
+	}
 	if len(known) == 0 {
+		if slices.Contains(kinds, slot.KindPIN) {
+			return opened{}, needFlag("the PIN", "--pin-fd N")
+		}
 		if len(kinds) > 0 {
 			return opened{}, fmt.Errorf("%s: %w", wayNames(kinds), slot.ErrNewerKind)
 		}
@@ -80,7 +114,11 @@ func (a *app) openWith(ctx context.Context, kinds []slot.Kind, try func(slot.Sec
 		return a.tryTyped(ctx, typed, known, try)
 	}
 	if a.term == nil {
-		return opened{}, needFlag("a secret: "+wayNames(known)+",", "--secret-fd N")
+		flag := "--secret-fd N"
+		if slices.Contains(kinds, slot.KindPIN) {
+			flag += " or --pin-fd N"
+		}
+		return opened{}, needFlag("a secret: "+wayNames(kinds)+",", flag)
 	}
 	var names []string
 	for _, k := range known {
@@ -232,11 +270,11 @@ func keysWay(keys wallet.Keys) (slot.Secret, error) {
 
 // unlock opens a backup of this device with one of its slots.
 func (a *app) unlock(ctx context.Context, b *satchel.Backup, why string) (*satchel.Owner, error) {
-	if a.term != nil && a.secretFD == noFD {
+	if a.term != nil && a.secretFD == noFD && a.pinFD == noFD {
 		a.term.print("%s\n", why)
 	}
 	var owner *satchel.Owner
-	_, err := a.openWith(ctx, slotKinds(b.Slots()), func(way slot.Secret) (err error) {
+	_, err := a.openWith(ctx, slotKinds(b.Slots()), a.unlockWay(b, &owner), func(way slot.Secret) (err error) {
 		a.progress.update(satchel.Progress{Stage: satchel.OpeningKey})
 		owner, err = b.Unlock(ctx, way)
 		return err
@@ -251,8 +289,9 @@ func (a *app) unlock(ctx context.Context, b *satchel.Backup, why string) (*satch
 // newWay is a way in that is about to be added.
 type newWay struct {
 	way     slot.Secret
-	printed secret.Bytes // made here, to be shown once; empty if the user knows it
-	title   string       // of what is printed
+	pin     *satchel.PINPlan // a PIN instead
+	printed secret.Bytes     // made here, to be shown once; empty if the user knows it
+	title   string           // of what is printed
 }
 
 // Names of ways in as flags and arguments give them.
@@ -261,14 +300,30 @@ const (
 	wayPassphrase = "passphrase"
 	wayGenerated  = "generated"
 	wayWords      = "words"
+	wayPIN        = "pin"
 )
+
+// slots are the ways of a new backup that are no PIN.
+func (w newWay) slots() []slot.Secret {
+	if w.pin != nil {
+		return nil
+	}
+	return []slot.Secret{w.way}
+}
 
 // makeWay makes a new way in. context is what an attacker would guess from.
 func (a *app) makeWay(ctx context.Context, kind string, context ...string) (newWay, error) {
 	switch kind {
+	case wayPIN:
+		plan, err := a.pinServers(ctx, a.guardianFlags, a.newPIN)
+		if err != nil {
+			return newWay{}, err
+		}
+		err = a.askNewPIN(ctx, &plan, a.newPIN, strings.Join(context, " "))
+		return newWay{pin: &plan}, err
 	case wayCode:
 		way, printed := slot.NewRecoveryCode()
-		return newWay{way, printed, "Your recovery code"}, a.canShow()
+		return newWay{way: way, printed: printed, title: "Your recovery code"}, a.canShow()
 	case wayGenerated:
 		printed, err := slot.GeneratePassphrase(0)
 		if err != nil {
@@ -278,7 +333,7 @@ func (a *app) makeWay(ctx context.Context, kind string, context ...string) (newW
 		if err != nil {
 			return newWay{}, err
 		}
-		return newWay{way, printed, "Your passphrase"}, a.canShow()
+		return newWay{way: way, printed: printed, title: "Your passphrase"}, a.canShow()
 	case wayPassphrase:
 		p, err := a.newPassphrase(ctx, context)
 		if err != nil {

@@ -19,7 +19,7 @@ func (a *app) slotCommand() *cobra.Command {
 		Use:   "slot",
 		Short: "The ways to open the backup: list, add, remove, test",
 		Long: `A backup can have several ways in, each in a slot of its own: a recovery code, a
-passphrase, the words of the wallet. Each opens the whole backup alone. Having
+passphrase, the words of the wallet, or a PIN (see "satchel pin"). Each opens the whole backup alone. Having
 two, kept in different places, is good: one may be lost or forgotten.`,
 		Example: `  satchel slot list
   satchel slot add passphrase
@@ -38,7 +38,7 @@ func (a *app) slotListCommand() *cobra.Command {
 		Short: "List the ways in",
 		Long: `Lists the ways in, with the id that "slot remove" takes. It asks no place.
 
-JSON, one object a slot: id, kind (recovery-code, passphrase, words).`,
+JSON, one object a slot: id, kind (recovery-code, passphrase, words, pin).`,
 		Example:     `  satchel slot list`,
 		Args:        args(cobra.NoArgs),
 		Annotations: exits(localExits...),
@@ -118,7 +118,7 @@ func (a *app) slotAdd(ctx context.Context, kinds, got []string) error {
 	defer b.Close()
 	if a.term == nil {
 		switch {
-		case a.secretFD == noFD:
+		case a.secretFD == noFD && a.pinFD == noFD:
 			return needFlag("an existing secret", "--secret-fd N")
 		case kind == wayPassphrase && a.newSecretFD == noFD:
 			return needFlag("the new passphrase", "--new-secret-fd N")
@@ -215,51 +215,56 @@ JSON: id, kind, removed (false if a place still holds its file).`,
 			if err != nil {
 				return err
 			}
-			here := func() bool {
-				return slices.ContainsFunc(b.Slots(), func(s satchel.SlotInfo) bool { return s.ID == info.ID })
-			}
-			known := here()
-			if known && len(b.Slots()) == 1 {
-				return satchel.ErrLastSlot
-			}
-			if a.term == nil && a.secretFD == noFD {
-				return needFlag("an existing secret", "--secret-fd N")
-			}
-			if err := a.confirm(ctx, yes, "--yes", fmt.Sprintf("The %s will open the backup no more. Copies of the folder made earlier it\nstill opens; if somebody has both, only moving the funds helps.\nRemove it?", slotName(info))); err != nil {
-				return err
-			}
-			owner, err := a.unlock(ctx, b, "The backup is opened with any secret it has.")
-			if err != nil {
-				return err
-			}
-			err = owner.RemoveSlot(ctx, info.ID)
-			a.progress.pause()
-			if err != nil && (!known || here()) {
-				return err
-			}
-			if e := a.emit(struct {
-				slotJSON
-				Removed bool `json:"removed"`
-			}{slotJSON{info.ID, info.Kind}, err == nil}); e != nil {
-				return errors.Join(err, e)
-			}
-			if err == nil {
-				a.say("Removed: %s", slotName(info))
-				return nil
-			}
-			a.say("Taken out of the backup on this device: %s", slotName(info))
-			for _, p := range b.Status().Places {
-				if p.Health != satchel.HealthProtected {
-					a.say("Its file may still be in %s: %s", printable(p.Address), p.Health)
-				}
-			}
-			return &hintedError{err, "`satchel backup` removes it there when the place is back"}
+			return a.removeSlot(ctx, b, info, yes)
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "remove without asking")
 	a.secretFlag(cmd, "an existing secret")
 	a.passphraseFlag(cmd)
 	return cmd
+}
+
+// removeSlot takes a way in out, after asking.
+func (a *app) removeSlot(ctx context.Context, b *satchel.Backup, info satchel.SlotInfo, yes bool) error {
+	here := func() bool {
+		return slices.ContainsFunc(b.Slots(), func(s satchel.SlotInfo) bool { return s.ID == info.ID })
+	}
+	known := here()
+	if known && len(b.Slots()) == 1 {
+		return satchel.ErrLastSlot
+	}
+	if a.term == nil && a.secretFD == noFD && a.pinFD == noFD {
+		return needFlag("an existing secret", "--secret-fd N")
+	}
+	if err := a.confirm(ctx, yes, "--yes", fmt.Sprintf("The %s will open the backup no more. Copies of the folder made earlier it\nstill opens; if somebody has both, only moving the funds helps.\nRemove it?", slotName(info))); err != nil {
+		return err
+	}
+	owner, err := a.unlock(ctx, b, "The backup is opened with any secret it has.")
+	if err != nil {
+		return err
+	}
+	err = owner.RemoveSlot(ctx, info.ID)
+	a.progress.pause()
+	if err != nil && (!known || here()) {
+		return err
+	}
+	if e := a.emit(struct {
+		slotJSON
+		Removed bool `json:"removed"`
+	}{slotJSON{info.ID, info.Kind}, err == nil}); e != nil {
+		return errors.Join(err, e)
+	}
+	if err == nil {
+		a.say("Removed: %s", slotName(info))
+		return nil
+	}
+	a.say("Taken out of the backup on this device: %s", slotName(info))
+	for _, p := range b.Status().Places {
+		if p.Health != satchel.HealthProtected {
+			a.say("Its file may still be in %s: %s", printable(p.Address), p.Health)
+		}
+	}
+	return &hintedError{err, "`satchel backup` removes it there when the place is back"}
 }
 
 // slotName names a slot, of which perhaps only the id is known.
@@ -305,7 +310,8 @@ JSON: id, kind.`,
 		Example: `  satchel slot test
   satchel slot test --secret-fd 3 3<code`,
 		Args: args(cobra.NoArgs),
-		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeWrongSecret, satchel.CodeSlotDamaged,
+		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
+			satchel.CodeServerLied, satchel.CodeSlotDamaged,
 			satchel.CodeDamaged, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := a.open(cmd.Context())

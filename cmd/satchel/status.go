@@ -39,7 +39,9 @@ created, device, epoch, generation, saved, items, protected, verified, deleted,
 copies, places (address, health, generation, verified, error, code), slots (id,
 kind), missing (items), keys_dropped, words_written (when, or null), limit
 (satoshi, 0 if none), next, next_command, rekeying (a directory, if new keys were
-begun and not finished), watched (paths), left_out (path, error,
+begun and not finished), pin_pending (not all key servers know of a new PIN), pin_ending
+(key servers that are still to be told that an earlier one ended), anchored (the key
+servers of the PIN know the newest generation), watched (paths), left_out (path, error,
 failed, unsaved), watching (whether a "satchel watch" runs), and with --holding also holding and above.`,
 		Example: `  satchel status
   satchel status --wallet Samantha
@@ -233,12 +235,15 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, seen watchedNow, 
 		Rekeying string `json:"rekeying"`
 		*holdingJSON
 		watchedNow
+		PINPending bool     `json:"pin_pending"`
+		PINEnding  []string `json:"pin_ending"`
+		Anchored   bool     `json:"anchored"`
 	}
 	if a.json {
 		return a.emit(statusJSON{s.ID, d.name, s.Label, s.Folder, s.Network, s.Fingerprint, stamp(s.Created), s.Device, s.Epoch,
 			s.Generation, stamp(s.Saved), s.Items, s.Protected, stamp(s.Verified), s.Deleted, s.Copies, placesJSON(s.Places), slotsJSON(s.Slots),
 			append([]string{}, s.Missing...), s.KeysDropped, stamp(s.WordsWritten), s.Limit, toNextJSON(s.Next), s.Rekeying,
-			toHoldingJSON(held, above(s, held)), seen})
+			toHoldingJSON(held, above(s, held)), seen, s.PINPending, append([]string{}, s.PINEnding...), s.Anchored})
 	}
 	a.say("%s (%s), fingerprint %s", a.bold(printable(s.Label)), s.Network, s.Fingerprint)
 	switch {
@@ -277,6 +282,7 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, seen watchedNow, 
 		}
 		a.say("%-9s %-18s  slot %s", title, wayName(w.Kind), w.ID)
 	}
+	a.sayKeyServers(s)
 	a.sayWords(s, keys)
 	if held != nil {
 		a.sayField("Limit", limitText(s, held))
@@ -301,6 +307,19 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, seen watchedNow, 
 		a.sayNext(s.Next)
 	}
 	return nil
+}
+
+// sayKeyServers says what of a PIN is not as it should be.
+func (a *app) sayKeyServers(s satchel.Status) {
+	if s.PINPending {
+		a.sayField("PIN", "not all key servers know of the new one yet: `satchel backup` goes on with it; until then the one before, if there was one, opens too")
+	}
+	if len(s.PINEnding) > 0 {
+		a.sayField("PIN", strings.Join(s.PINEnding, ", ")+" still has an account of an earlier one, and is told when it answers")
+	}
+	if s.AnchorErr != nil && !otherDevice(s) {
+		a.sayField("Newest", "not all key servers know of the newest state: an older copy of the folder would not show on a restore. `satchel backup` tells them")
+	}
 }
 
 // sayWords says where the words of the wallet are. keys says that they are here though

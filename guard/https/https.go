@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/satchel-backup/satchel/guard"
@@ -35,7 +36,7 @@ func (t *Transport) Send(ctx context.Context, server string, request []byte) ([]
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, server+protocol.Path, bytes.NewReader(request))
 	if err != nil {
-		return nil, fmt.Errorf("asking a key server: %w", err)
+		return nil, fmt.Errorf("asking it: %w", err)
 	}
 	req.Header.Set("Content-Type", protocol.ContentType)
 	if t.Token != nil {
@@ -51,20 +52,23 @@ func (t *Transport) Send(ctx context.Context, server string, request []byte) ([]
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	resp, err := c.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("asking a key server: %w", err)
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err // Which server it is the caller says.
+		}
+		return nil, fmt.Errorf("asking it: %w", err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, protocol.MaxMessage+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("asking a key server: %w", err)
+		return nil, fmt.Errorf("asking it: %w", err)
 	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("asking a key server: status %d", resp.StatusCode)
+		return nil, fmt.Errorf("asking it: status %d", resp.StatusCode)
 	case resp.Header.Get("Content-Type") != protocol.ContentType:
 		// A hotel's login page is no lie of the key server.
-		return nil, errors.New("asking a key server: something else answered")
+		return nil, errors.New("asking it: something else answered")
 	case len(b) > protocol.MaxMessage:
-		return nil, errors.New("asking a key server: the reply is too long")
+		return nil, errors.New("asking it: the reply is too long")
 	}
 	return b, nil
 }

@@ -1,0 +1,517 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/guard"
+	"github.com/satchel-backup/satchel/guard/https"
+	"github.com/satchel-backup/satchel/internal/durable"
+	"github.com/satchel-backup/satchel/keychain"
+	"github.com/satchel-backup/satchel/protocol"
+	"github.com/satchel-backup/satchel/secret"
+	"github.com/satchel-backup/satchel/slot"
+)
+
+// guardiansFile names the key servers that this device talks to, in its home. Tokens that
+// a server wants are in the keychain.
+const guardiansFile = "guardians.json"
+
+type guardianList struct {
+	Guardians []string `json:"guardians"`
+}
+
+const maxGuardianList = 64 << 10 // bytes in guardians.json
+
+// guardians lists the key servers that this device knows.
+func (a *app) guardians() ([]string, error) {
+	home, err := a.home()
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(home, guardiansFile)
+	data, err := durable.Disk{}.ReadFile(path, maxGuardianList)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var l guardianList
+	if err := json.Unmarshal(data, &l); err != nil {
+		return nil, fmt.Errorf("%s is not what satchel wrote: put it away, and name the key servers again with `satchel guardian add`", path)
+	}
+	return l.Guardians, nil
+}
+
+func (a *app) setGuardians(list []string) error {
+	home, err := a.home()
+	if err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(guardianList{list}, "", "  ")
+	if err != nil {
+		return err
+	}
+	var disk durable.Disk
+	if err := disk.MkdirAll(home, 0o700); err != nil {
+		return err
+	}
+	return disk.WriteFile(filepath.Join(home, guardiansFile), append(data, '\n'), 0o600)
+}
+
+// keepGuardians adds key servers that the user named or confirmed to the list.
+func (a *app) keepGuardians(servers []string) error {
+	list, err := a.guardians()
+	if err != nil {
+		return err
+	}
+	n := len(list)
+	for _, s := range servers {
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	if len(list) == n {
+		return nil
+	}
+	return a.setGuardians(list)
+}
+
+// tokenName names the registration token of a key server in the keychain.
+func tokenName(server string) string {
+	sum := sha256.Sum256([]byte(server))
+	return "guardian-" + hex.EncodeToString(sum[:8])
+}
+
+// token returns the registration token of a key server, "" if there is none.
+func (a *app) token(server string) string {
+	k, err := a.homeKeychain()
+	if err != nil {
+		return ""
+	}
+	t, err := k.Get(tokenName(server))
+	if err != nil {
+		return ""
+	}
+	return string(t.Open())
+}
+
+// homeKeychain is the keychain of the home, opened once.
+func (a *app) homeKeychain() (keychain.Keychain, error) {
+	home, err := a.home()
+	if err != nil {
+		return nil, err
+	}
+	return a.openKeychain(home)
+}
+
+// stretching is how PINs are stretched when they are set; nil is as docs/protocol.md says.
+// Tests set it.
+var stretching *guard.KDF
+
+// guardClient talks to the key servers that this device knows, and to those that the user
+// allows while the command runs.
+func (a *app) guardClient() *guard.Client {
+	return &guard.Client{
+		Transport: &https.Transport{Token: a.token},
+		Trusted: func(server string) bool {
+			if slices.Contains(a.allowed, server) || slices.Contains(a.guardianFlags, server) {
+				return true
+			}
+			list, err := a.guardians()
+			return err == nil && slices.Contains(list, server)
+		},
+		KDF: stretching,
+	}
+}
+
+// guardianFlag lets a command name key servers.
+func (a *app) guardianFlag(cmd *cobra.Command, what string) {
+	cmd.Flags().StringArrayVar(&a.guardianFlags, "guardian", nil, what)
+}
+
+// checkGuardianFlags returns an error if a flag names no key server.
+func (a *app) checkGuardianFlags() error {
+	for _, s := range a.guardianFlags {
+		if err := guard.CheckServer(s); err != nil {
+			return badServer(s, err)
+		}
+	}
+	return nil
+}
+
+func badServer(name string, err error) error {
+	return &usageError{text: fmt.Sprintf("not the address of a key server: %s: %v", printable(name), err), hint: "such as https://guard.example.org, with http:// only on this machine, and with no / at the end"}
+}
+
+func (a *app) guardianCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "guardian",
+		Short: "The key servers that guard a PIN: list, add, replace, status",
+		Long: `A PIN is short, so it is guarded: independent key servers, the guardians, each hold a
+part of what opens the backup, and allow a handful of guesses. None of them sees the
+PIN, or anything that it could be found out with; all of them together cannot open
+the backup without the folder, and the folder cannot be opened without them.
+
+Choose servers that do not belong to the same people: your own, a friend's, a
+provider's. "satchel-keyserver" is the program that runs one.`,
+		Example: `  satchel guardian add https://guard.example.org
+  satchel guardian list
+  satchel guardian status`,
+		Args:        noSuchCommand,
+		Annotations: exits(satchel.CodeDone, satchel.CodeUsage),
+		RunE:        func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.guardianListCommand(), a.guardianAddCommand(), a.guardianRemoveCommand(), a.guardianReplaceCommand(), a.guardianStatusCommand())
+	return cmd
+}
+
+func (a *app) guardianListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the key servers that this device knows",
+		Long: `Lists the key servers that this device knows: "satchel pin set" takes all of them.
+It asks none.
+
+JSON, one object a key server: guardian.`,
+		Example:     `  satchel guardian list`,
+		Args:        args(cobra.NoArgs),
+		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := a.guardians()
+			if err != nil {
+				return err
+			}
+			if len(list) == 0 {
+				a.say("No key server yet: `satchel guardian add https://…`")
+			}
+			for _, s := range list {
+				a.say("%s", printable(s))
+				if err := a.emit(struct {
+					Guardian string `json:"guardian"`
+				}{s}); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) guardianAddCommand() *cobra.Command {
+	fd := noFD
+	cmd := &cobra.Command{
+		Use:   "add URL...",
+		Short: "Add a key server to those that this device knows",
+		Long: `Asks each server whether it is a key server, and adds it to those that this device
+knows. Nothing is told to it. A server that wants a registration token gets the one
+that --token-fd gives; the token is kept in the keychain of this device.
+
+JSON, one object a key server: guardian, added (false if it was known).`,
+		Example: `  satchel guardian add https://guard.example.org
+  satchel guardian add https://a.example https://b.example --token-fd 3 3<token`,
+		Args: args(cobra.MinimumNArgs(1)),
+		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeFewServers,
+			satchel.CodeServerLied, satchel.CodeNewer, satchel.CodeInterrupted),
+		RunE: func(cmd *cobra.Command, got []string) error { return a.guardianAdd(cmd.Context(), got, fd) },
+	}
+	cmd.Flags().IntVar(&fd, "token-fd", noFD, "read a registration token for the servers from file descriptor `N`, one line")
+	return cmd
+}
+
+func (a *app) guardianAdd(ctx context.Context, servers []string, fd int) error {
+	for i, s := range servers {
+		servers[i] = strings.TrimSuffix(s, "/")
+		if err := guard.CheckServer(servers[i]); err != nil {
+			return badServer(s, err)
+		}
+	}
+	var token secret.Bytes
+	if fd != noFD {
+		var err error
+		if token, err = a.fromFD(ctx, fd, "--token-fd"); err != nil {
+			return err
+		}
+	}
+	a.allowed = append(a.allowed, servers...)
+	client := a.guardClient()
+	for _, s := range servers {
+		limited, cancel := context.WithTimeout(ctx, probeTime)
+		err := client.Probe(limited, s)
+		cancel()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return &hintedError{fmt.Errorf("no key server answered there: %w", err), "nothing was added; is the address right, and is it running? `curl " + printable(s) + "/satchel/v1` of a key server says that it wants a POST"}
+		}
+		list, err := a.guardians()
+		if err != nil {
+			return err
+		}
+		known := slices.Contains(list, s)
+		if !token.Empty() {
+			k, err := a.homeKeychain()
+			if err == nil {
+				err = k.Set(tokenName(s), token)
+			}
+			if err != nil {
+				return fmt.Errorf("keeping the token: %w", err)
+			}
+		}
+		if err := a.keepGuardians([]string{s}); err != nil {
+			return err
+		}
+		if known {
+			a.say("Known already: %s", printable(s))
+		} else {
+			a.say("Added: %s", printable(s))
+		}
+		if err := a.emit(struct {
+			Guardian string `json:"guardian"`
+			Added    bool   `json:"added"`
+		}{s, !known}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// probeTime is how long a key server may take to say that it is one.
+const probeTime = 15 * time.Second
+
+func (a *app) guardianRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove URL",
+		Short: "Forget a key server",
+		Long: `Takes a key server, and its token, out of those that this device knows. One that
+guards the PIN of a wallet here stays: "satchel guardian replace" takes another in
+its place first.
+
+JSON: guardian, removed.`,
+		Example:     `  satchel guardian remove https://guard.example.org`,
+		Args:        args(cobra.ExactArgs(1)),
+		Annotations: exits(localExits...),
+		RunE: func(cmd *cobra.Command, got []string) error {
+			list, err := a.guardians()
+			if err != nil {
+				return err
+			}
+			s := strings.TrimSuffix(got[0], "/")
+			if !slices.Contains(list, s) {
+				return &usageError{text: "this device knows no such key server: " + printable(s), hint: "satchel guardian list"}
+			}
+			devices, err := a.devices()
+			if err != nil {
+				return err
+			}
+			for _, d := range devices {
+				b, err := a.openDevice(cmd.Context(), d)
+				if err != nil {
+					return fmt.Errorf("looking whether it guards %s: %w", d.name, err)
+				}
+				used := slices.Contains(b.Guardians(), s)
+				b.Close()
+				if used {
+					return &usageError{text: "it guards the PIN of " + printable(d.name), hint: "satchel guardian replace " + printable(s) + " https://…, or satchel pin remove"}
+				}
+			}
+			if err := a.setGuardians(slices.DeleteFunc(list, func(l string) bool { return l == s })); err != nil {
+				return err
+			}
+			if k, err := a.homeKeychain(); err == nil {
+				if err := k.Delete(tokenName(s)); err != nil && !errors.Is(err, keychain.ErrNotFound) {
+					return fmt.Errorf("deleting its token: %w", err)
+				}
+			}
+			a.say("Removed: %s", printable(s))
+			return a.emit(struct {
+				Guardian string `json:"guardian"`
+				Removed  bool   `json:"removed"`
+			}{s, true})
+		},
+	}
+}
+
+func (a *app) guardianReplaceCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "replace OLD NEW",
+		Short: "Let another key server guard the PIN in the place of one",
+		Long: `Asks for the PIN, makes everything new at all key servers of the wallet, with NEW in
+the place of OLD, and then ends what was there before. OLD may be gone for good: then
+what cannot be told to it is told when it comes back.
+
+JSON: id (of the slot), guardians, threshold, pending.`,
+		Example:     `  satchel guardian replace https://old.example.org https://new.example.org`,
+		Args:        args(cobra.ExactArgs(2)),
+		Annotations: exits(pinExits...),
+		RunE: func(cmd *cobra.Command, got []string) error {
+			ctx := cmd.Context()
+			old, fresh := strings.TrimSuffix(got[0], "/"), strings.TrimSuffix(got[1], "/")
+			if err := guard.CheckServer(fresh); err != nil {
+				return badServer(got[1], err)
+			}
+			b, err := a.open(ctx)
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			servers := b.Guardians()
+			i := slices.Index(servers, old)
+			if i < 0 {
+				return &usageError{text: printable(old) + " does not guard a PIN of this wallet", hint: "satchel guardian status"}
+			}
+			if slices.Contains(servers, fresh) {
+				return usagef("%s guards it already", printable(fresh))
+			}
+			if list, err := a.guardians(); err != nil {
+				return err
+			} else if !slices.Contains(list, fresh) {
+				if err := a.guardianAdd(ctx, []string{fresh}, noFD); err != nil {
+					return err
+				}
+			}
+			servers = slices.Clone(servers)
+			servers[i] = fresh
+			owner, typed, err := a.unlockPIN(ctx, b, "The PIN stays. It is needed to guard it anew.")
+			if err != nil {
+				return err
+			}
+			return a.setPIN(ctx, b, owner, satchel.PINPlan{PIN: typed.pin, Passphrase: typed.pinPassphrase, Servers: servers, Threshold: typed.threshold})
+		},
+	}
+	a.pinFlag(cmd)
+	return cmd
+}
+
+func (a *app) guardianStatusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Ask the key servers of a wallet how its PIN stands",
+		Long: `Asks each key server that guards the PIN of the wallet: does it answer, how many
+guesses are left, is it locked and until when, how many wrong guesses were there since
+the PIN was last right. It costs no guess. Wrong guesses that were not yours mean that
+somebody has a copy of the folder: change the PIN.
+
+The code is 3 if something is not as it should be and the PIN still opens, 15 if too few
+key servers answer, 13 if it is locked now, 14 if it is erased.
+
+JSON, one object a key server: guardian, state (pending, active, erased, gone,
+unreachable, lying, damaged), left, locked_until, wrong, newest (whether it knows the
+newest generation), error.`,
+		Example:     `  satchel guardian status`,
+		Args:        args(cobra.NoArgs),
+		Annotations: exits(append(slices.Clone(localExits), satchel.CodePartly, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers, satchel.CodeSlotDamaged, satchel.CodeInterrupted)...),
+		RunE:        func(cmd *cobra.Command, _ []string) error { return a.guardianStatus(cmd.Context()) },
+	}
+}
+
+func (a *app) guardianStatus(ctx context.Context) error {
+	b, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	slots, err := b.PINSlots(ctx)
+	if err != nil {
+		return err
+	}
+	if len(slots) == 0 {
+		return errNoPIN
+	}
+	type guardianJSON struct {
+		Guardian    string     `json:"guardian"`
+		State       string     `json:"state"`
+		Left        int        `json:"left"`
+		LockedUntil *time.Time `json:"locked_until"`
+		Wrong       int        `json:"wrong"`
+		Newest      bool       `json:"newest"`
+		Error       string     `json:"error,omitempty"`
+	}
+	s := &slots[0]
+	if s.Err != nil {
+		return s.Err
+	}
+	st := b.Status()
+	wrong := false
+	a.say("The PIN of %s: %d of %s open it.", a.bold(printable(st.Label)), s.Threshold, count(len(s.Servers), "key server"))
+	for i := range s.Standing {
+		g := &s.Standing[i]
+		j := guardianJSON{Guardian: g.Server, Left: int(g.Left), Wrong: int(g.Wrong), State: standingState(g)}
+		if g.Err != nil {
+			j.Error = errorText(g.Err)
+		} else {
+			j.Newest = g.Head.Epoch == st.Epoch && g.Head.Generation == st.Generation
+			if until := time.UnixMilli(g.Until); until.After(a.now()) {
+				j.LockedUntil = stamp(until)
+			}
+		}
+		good := j.State == "active" && j.Wrong == 0 && j.LockedUntil == nil
+		wrong = wrong || !good
+		text := j.State
+		if g.Err == nil {
+			text += fmt.Sprintf(", %s left", guesses(j.Left))
+			if j.Wrong > 0 {
+				text += fmt.Sprintf(", %s since it was last right", wrongGuesses(j.Wrong))
+			}
+			if j.LockedUntil != nil {
+				text += ", locked until " + moment(*j.LockedUntil)
+			}
+			if !j.Newest {
+				text += ", does not know the newest state"
+			}
+		} else if j.Error != "" {
+			text += ": " + j.Error
+		}
+		a.say("  %s", printable(g.Server))
+		a.say("      %s", text)
+		if err := a.emit(j); err != nil {
+			return err
+		}
+	}
+	for _, name := range st.PINEnding {
+		a.say("  %s still has an account of an earlier PIN: it is told when it answers", printable(name))
+	}
+	if err := s.Usable(a.now()); err != nil {
+		return err
+	}
+	if wrong || st.PINPending {
+		return errPartly
+	}
+	return nil
+}
+
+// standingState is one word for how an account stands.
+func standingState(g *guard.Standing) string {
+	switch {
+	case errors.Is(g.Err, guard.ErrGone):
+		return "gone"
+	case errors.Is(g.Err, guard.ErrLie):
+		return "lying"
+	case g.Err != nil:
+		return "unreachable"
+	case g.Damaged:
+		return "damaged"
+	case g.State == protocol.StatePending:
+		return "pending"
+	case g.State == protocol.StateErased:
+		return "erased"
+	}
+	return "active"
+}
+
+// errNoPIN says that a wallet has no PIN.
+var errNoPIN = fmt.Errorf("%w: %s", satchel.ErrNoSlot, slot.KindPIN)
