@@ -55,6 +55,10 @@ func TestScripts(t *testing.T) {
 			"damage":   scriptDamage,
 			"removeIn": scriptRemove,
 			"absent":   scriptAbsent,
+
+			"guardians":    scriptGuardians,
+			"stopGuardian": scriptStop,
+			"later":        scriptLater,
 		},
 		RequireExplicitExec: true,
 	})
