@@ -67,8 +67,8 @@ func (d *device) hints() map[string][]byte {
 const readmeDropped = `This folder is the encrypted backup of a Bitcoin wallet, WITHOUT its words.
 
 The owner took the words out of it: they are written down somewhere, on paper. To
-bring the wallet back you need both: this folder with its recovery code or
-passphrase, for labels, contacts, settings and the like; and the paper, for the
+bring the wallet back you need both: this folder with its recovery code, passphrase
+or PIN, for labels, contacts, settings and the like; and the paper, for the
 money. The words alone, in any Bitcoin wallet that takes 12 to 24 words (BIP 39),
 bring the money back too.
 
@@ -77,7 +77,7 @@ nobody can replace it.
 
 To restore
   Install Satchel, run "satchel restore", and point it at the folder that this
-  folder is in. It asks for your recovery code or passphrase, and for the words.
+  folder is in. It asks for your recovery code, passphrase or PIN, and for the words.
 
 To read it without Satchel
   The files are ordinary age files (https://age-encryption.org, version 1.3 or
@@ -95,12 +95,12 @@ folder may be deleted.
 const readme = `This folder is the encrypted backup of a Bitcoin wallet.
 
 DO NOT DELETE OR RENAME ANYTHING IN IT. If the phone or computer that holds the
-wallet is lost, this folder and your recovery code, passphrase or words bring
+wallet is lost, this folder and your recovery code, passphrase, PIN or words bring
 the wallet back. Nobody can read it without them, and nobody can replace them.
 
 To restore
   Install Satchel, run "satchel restore", and point it at the folder that this
-  folder is in. It asks for your recovery code, passphrase or words.
+  folder is in. It asks for your recovery code, passphrase, PIN or words.
 
 To restore without Satchel
   The files are ordinary age files (https://age-encryption.org, version 1.3 or
@@ -111,7 +111,8 @@ To restore without Satchel
     age -d -i slots/passphrase-*.age items/keys/*.age
 
   With several files of one kind, name one; of several in items/keys take the
-  last. Do this only on a computer that you trust: the words are the money.
+  last. A PIN needs Satchel's age-plugin-satchel as well. Do this only on a computer
+  that you trust: the words are the money.
 `
 
 // Find lists the backups in all places of cfg (Dir and Keychain are not used).

@@ -262,6 +262,7 @@ func TestChangePINFails(t *testing.T) {
 		}
 	}
 }
+
 // A PIN alone is a way in from the first moment on; it counts as one when all key servers
 // know that it is there to stay.
 func TestCreateWithPIN(t *testing.T) {
