@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,6 +58,7 @@ type world struct {
 	client   *http.Client
 	database *cluster // its own, nil if it may not be killed
 	started  int      // servers
+	wrap     []string // command that runs the servers, if any
 }
 
 // onAll runs a test on every kind of database that is to be had.
@@ -93,7 +95,8 @@ func (w *world) setAhead(file string, d time.Duration) {
 func (w *world) now() time.Time { return time.Now().Add(ahead(w.clock())) }
 
 func (w *world) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(os.Args[0], args...)
+	args = append(append(slices.Clone(w.wrap), os.Args[0]), args...)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{clockEnv + "=" + w.clock(), "HOME=" + w.dir, "SATCHEL_KEYSERVER_DATA=" + filepath.Join(w.dir, "data"), "PATH=" + os.Getenv("PATH")}
 	return cmd
 }
