@@ -91,6 +91,7 @@ func (w *world) data() string { return filepath.Join(w.dir, "data") }
 
 // The folder of the records is moved away while the server runs, and comes back.
 func TestMovedFolder(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s := w.serve()
 	a := w.account().enrol(s.url, 10)
@@ -203,6 +204,7 @@ func (s *server) dial() net.Conn {
 
 // What is no request, or too long, is refused as what it is, and costs nothing.
 func TestMalformed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s := w.serve()
 	a := w.account().enrol(s.url, 10)
