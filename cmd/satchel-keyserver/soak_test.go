@@ -198,7 +198,11 @@ func (s *soak) fault(kind int) string {
 		db.start("")
 		return "database killed"
 	case 6:
-		db.try("pg_ctl", "-D", db.dir, "-m", "fast", "-w", "stop")
+		// It waits for those whom it tells that it ends, and while servers ask again and
+		// again there may always be one.
+		if err := db.try("pg_ctl", "-D", db.dir, "-m", "fast", "-t", "5", "-w", "stop"); err != nil {
+			db.kill()
+		}
 		s.pause(500, 3000)
 		db.start("")
 		return "database away"

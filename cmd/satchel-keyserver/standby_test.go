@@ -88,7 +88,7 @@ func (c *cluster) try(name string, args ...string) error {
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Run(); err != nil {
 		b, _ := os.ReadFile(log.Name())
-		return fmt.Errorf("%s: %w: %s", name, err, b)
+		return fmt.Errorf("%s: %w: %s", name, err, b[max(0, len(b)-3000):])
 	}
 	return nil
 }
@@ -108,7 +108,7 @@ func (c *cluster) start(options string) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	b, _ := os.ReadFile(c.dir + ".log")
-	c.t.Fatalf("%v: %s", err, b)
+	c.t.Fatalf("%.1000s … %s", err.Error(), b[max(0, len(b)-3000):])
 }
 
 // kill ends it and all that it does, without any care. Its processes share no memory with
