@@ -231,14 +231,15 @@ const killEnv = "SATCHEL_SERVER_KILLS"
 // attack, and start again: no guess whose evaluation left comes back, and all in all no
 // more leave than the limit allows. What a killed server did not answer may be spent.
 func TestKilledServers(t *testing.T) {
-	kills := 8
+	kills, accounts := 4, 4
 	if s := os.Getenv(killEnv); s != "" {
 		var err error
 		if kills, err = strconv.Atoi(s); err != nil {
 			t.Fatal(err)
 		}
+		accounts = 24
 	}
-	onAll(t, func(w *world) { w.killed(kills) })
+	onAll(t, func(w *world) { w.killed(kills, accounts) })
 	if haveClusters() {
 		t.Run("database", func(t *testing.T) {
 			t.Parallel()
@@ -246,12 +247,14 @@ func TestKilledServers(t *testing.T) {
 			db.start("")
 			w := newWorld(t, "--database", db.address())
 			w.database = db
-			w.killed(kills)
+			w.killed(kills, accounts)
 		})
 	}
 }
 
-func (w *world) killed(kills int) {
+// killed attacks so many accounts one after another: then there is always a guess on its
+// way to the disk, while all of one account are spent in no time.
+func (w *world) killed(kills, accounts int) {
 	servers, urls := w.four()
 	attackers := w.attackers(4)
 	var mu sync.RWMutex // of urls
@@ -260,61 +263,89 @@ func (w *world) killed(kills int) {
 		defer mu.RUnlock()
 		return slices.Clone(urls)
 	}
-	killed, databases, unanswered, most := 0, 0, 0, 0
+	killed, databases, unanswered, all, spent := 0, 0, 0, 0, 0
+	kill := func() {
+		killed++
+		if w.database != nil && rand.IntN(3) == 0 {
+			databases++
+			if rand.IntN(2) == 0 {
+				w.database.murderBackend()
+				return
+			}
+			w.database.murder()
+			w.database.start("")
+			return
+		}
+		i := rand.IntN(len(servers))
+		servers[i].kill()
+		s := w.serve()
+		mu.Lock()
+		defer mu.Unlock()
+		servers[i], urls[i] = s, s.url
+	}
 	for killed < kills {
-		a := w.account().enrol(where()[0], protocol.MaxGuesses)
-		released := 0
-		for done := false; !done; {
+		var list []*account
+		for range accounts {
+			list = append(list, w.account().enrol(where()[0], protocol.MaxGuesses))
+		}
+		released, took := make([]int, accounts), 50*time.Millisecond
+		for open := accounts; open > 0; {
 			killing := make(chan struct{})
 			go func() {
 				defer close(killing)
-				if killed >= kills {
-					return
+				if killed < kills {
+					time.Sleep(rand.N(took)) // No event can be waited for: any moment is good.
+					kill()
 				}
-				time.Sleep(time.Duration(rand.IntN(25)) * time.Millisecond) // No event can be waited for: any moment is good.
-				killed++
-				if w.database != nil && rand.IntN(3) == 0 {
-					databases++
-					if rand.IntN(2) == 0 {
-						w.database.murderBackend()
-						return
-					}
-					w.database.murder()
-					w.database.start("")
-					return
-				}
-				i := rand.IntN(len(servers))
-				servers[i].kill()
-				s := w.serve()
-				mu.Lock()
-				defer mu.Unlock()
-				servers[i], urls[i] = s, s.url
 			}()
-			got := a.assault(attackers, 20, where()...)
+			begun := time.Now()
+			var wait sync.WaitGroup
+			var sum sync.Mutex
+			for _, one := range attackers {
+				wait.Go(func() {
+					for i, a := range list {
+						got := a.assault([]*attacker{one}, 3, where()...)
+						sum.Lock()
+						released[i] += got[protocol.CodeOK]
+						unanswered += got[lost] + got[protocol.CodeUnavailable]
+						sum.Unlock()
+					}
+				})
+			}
+			wait.Wait()
+			took = min(time.Since(begun), time.Second)
 			<-killing
-			released += got[protocol.CodeOK]
-			unanswered += got[lost] + got[protocol.CodeUnavailable]
-			s := w.recovered(a, where())
-			if int(s.Life) < released {
-				w.Fatalf("%d evaluations left, and %d guesses are spent", released, s.Life)
+			open = 0
+			for i, a := range list {
+				s := w.recovered(a, where()[i%4:i%4+1])
+				if int(s.Life) < released[i] {
+					w.Fatalf("%d evaluations left, and %d guesses are spent", released[i], s.Life)
+				}
+				if s.Left > 0 {
+					open++
+				}
 			}
 			w.later(73 * time.Hour)
-			a.seq.Store(uint64(w.now().UnixMilli()))
-			if s.Left == 0 {
-				for _, url := range where() {
-					if err := a.guess(url); code(err) != protocol.CodeErased {
-						w.Fatal(err)
-					}
-				}
-				done = true
+			for _, a := range list {
+				a.seq.Store(uint64(w.now().UnixMilli()))
 			}
 		}
-		if released > protocol.MaxGuesses {
-			w.Fatalf("%d evaluations left, want at most %d", released, protocol.MaxGuesses)
+		for i, a := range list {
+			err := a.guess(where()[i%4])
+			for try := 0; code(err) == protocol.CodeUnavailable && try < 100; try++ { // Connections to the one that died are found dead first.
+				err = a.guess(where()[i%4])
+			}
+			if code(err) != protocol.CodeErased {
+				w.Fatal(err)
+			}
+			s := w.recovered(a, where()[(i+1)%4:(i+1)%4+1])
+			if released[i] > protocol.MaxGuesses || s.Left != 0 {
+				w.Fatalf("%d evaluations left, want at most %d; %+v", released[i], protocol.MaxGuesses, s)
+			}
+			all, spent = all+released[i], spent+int(s.Life)
 		}
-		most = max(most, released)
 	}
-	w.Logf("%d kills, %d of them of the database; at most %d evaluations left of an account; %d guesses without an answer", killed, databases, most, unanswered)
+	w.Logf("%d kills, %d of them of the database; of %d guesses that were spent %d evaluations left; %d had no answer", killed, databases, spent, all, unanswered)
 }
 
 // recovered returns the status once every server answers again.
