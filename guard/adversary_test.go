@@ -201,7 +201,7 @@ func TestCopiedSlot(t *testing.T) {
 	if d := cmp.Diff([]int{5, 5, 5}, w.left(slot)); d != "" {
 		t.Error(d)
 	}
-	w.must(w.client.PutHead(t.Context(), slot, protocol.NewHead(headKey(1), 1, 1, [16]byte{}, 0)))
+	w.must(w.client.PutHead(t.Context(), slot, protocol.NewHead(headKey(1), 1, 1, [16]byte{}, 0), nil))
 }
 
 // The cloud alone, without any server, has nothing to test a PIN with: whatever the

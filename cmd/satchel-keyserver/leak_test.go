@@ -135,7 +135,7 @@ func TestLeak(t *testing.T) {
 			_, err = o.Finish(ctx)
 			must(err)
 		}
-		must(client.PutHead(ctx, slot, protocol.NewHead(head, 1, uint64(i+1), [16]byte{1}, 0)))
+		must(client.PutHead(ctx, slot, protocol.NewHead(head, 1, uint64(i+1), [16]byte{1}, 0), nil))
 		for what, b := range derived(t, w, slot, pin, client.Transport) {
 			secrets[fmt.Sprintf("%s of PIN %d", what, i)] = b
 		}

@@ -657,7 +657,7 @@ func (h *holder) anchor() {
 	defer cancel()
 	h.generation++
 	head := protocol.NewHead(h.head, 1, h.generation, [16]byte{byte(h.generation)}, 0)
-	if err := h.client.PutHead(ctx, h.slot, head); err != nil {
+	if err := h.client.PutHead(ctx, h.slot, head, nil); err != nil {
 		if !h.away("putting a head", err) {
 			h.Errorf("holder %d: putting head %d: %v", h.n, h.generation, err)
 		}
