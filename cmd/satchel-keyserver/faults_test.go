@@ -365,7 +365,8 @@ func TestTenThousandConnections(t *testing.T) {
 				}
 				idle[i] = c
 				// One request, so that it counts as idle and not as one that has never sent a header.
-				if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err == nil {
+				_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+				if err == nil {
 					_, err = io.ReadFull(c, make([]byte, 12))
 				}
 				if err != nil {

@@ -132,6 +132,14 @@ func (l *lines) String() string {
 // serve starts a server and waits until it serves.
 func (w *world) serve(flags ...string) *server {
 	w.Helper()
+	s, err := w.start(flags...)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return s
+}
+
+func (w *world) start(flags ...string) (*server, error) {
 	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-json"}, w.flags...)
 	s := &server{w: w, cmd: w.command(append(args, flags...)...), clock: filepath.Join(w.dir, fmt.Sprint("clock", w.started)), ended: make(chan struct{})}
 	w.started++
@@ -141,7 +149,7 @@ func (w *world) serve(flags ...string) *server {
 		err = s.cmd.Start()
 	}
 	if err != nil {
-		w.Fatal(err)
+		return nil, err
 	}
 	serving := make(chan struct{})
 	go func() {
@@ -162,11 +170,11 @@ func (w *world) serve(flags ...string) *server {
 	select {
 	case <-serving:
 	case <-s.ended:
-		w.Fatalf("the server ended: %s", s.log.String())
+		return nil, fmt.Errorf("the server ended: %s", s.log.String())
 	case <-time.After(30 * time.Second):
-		w.Fatalf("the server does not serve: %s", s.log.String())
+		return nil, fmt.Errorf("the server does not serve: %s", s.log.String())
 	}
-	return s
+	return s, nil
 }
 
 // kill ends a server as a power cut does, but for what the system still writes.

@@ -221,7 +221,15 @@ func (s *soak) fault(kind int) string {
 func (g *soakGuardian) replace(end func(*server)) {
 	old := g.servers[0]
 	end(old)
-	fresh := g.w.serve()
+	fresh, err := g.w.start()
+	for try := 0; err != nil && g.w.database != nil && try < 30; try++ {
+		// One that finds no database ends, and whoever looks after it starts it again.
+		time.Sleep(time.Second)
+		fresh, err = g.w.start()
+	}
+	if err != nil {
+		g.w.Fatal(err)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.servers[0] = fresh
