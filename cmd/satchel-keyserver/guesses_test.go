@@ -290,11 +290,11 @@ func (w *world) killed(kills, accounts int) {
 		}
 		released, took := make([]int, accounts), 50*time.Millisecond
 		for open := accounts; open > 0; {
-			killing := make(chan struct{})
+			killing, after := make(chan struct{}), rand.N(took)
 			go func() {
 				defer close(killing)
 				if killed < kills {
-					time.Sleep(rand.N(took)) // No event can be waited for: any moment is good.
+					time.Sleep(after) // No event can be waited for: any moment is good.
 					kill()
 				}
 			}()

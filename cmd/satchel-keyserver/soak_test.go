@@ -604,9 +604,10 @@ func (h *holder) used(guesses int) (n int) {
 }
 
 // refused reports whether what was guessed explains that no guess is to be had: two of
-// three guardians are needed. The owner then sets another PIN.
+// three guardians are needed, and beside one that is locked another may be away. The
+// owner then sets another PIN.
 func (h *holder) refused(err error) bool {
-	locked := errors.Is(err, guard.ErrLocked) && h.used(3) >= 2
+	locked := errors.Is(err, guard.ErrLocked) && h.used(3) >= 1
 	erased := errors.Is(err, guard.ErrErased) && h.used(protocol.GuessLimit(2, 3)) >= 2
 	if !locked && !erased {
 		return false
