@@ -389,13 +389,46 @@ func TestLife(t *testing.T) {
 	}
 }
 
-// A refused request changes no byte.
-func TestRefusedWritesNothing(t *testing.T) {
-	m := &recordtest.Memory{}
-	w := newWorld(t, m, 1)
+// snapshot returns all records as the database has them.
+func (w *world) snapshot() map[keyserver.ID]keyserver.Entry {
+	w.Helper()
+	all := map[keyserver.ID]keyserver.Entry{}
+	one, err := w.records.Get(w.Context(), keyserver.ID{}) // that of no account, which Scan leaves out
+	all[one.ID] = one
+	for after := (keyserver.ID{}); err == nil; {
+		var list []keyserver.Entry
+		list, err = w.records.Scan(w.Context(), after, 100)
+		if len(list) == 0 {
+			break
+		}
+		for _, e := range list {
+			all[e.ID], after = e, e.ID
+		}
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	return all
+}
+
+// A refused request changes no byte, whatever the refusal.
+func TestRefusedWritesNothing(t *testing.T) { onAll(t, 1, refusedWritesNothing) }
+
+func refusedWritesNothing(w *world) {
+	t := w.T
+	seen := map[protocol.Code]bool{}
 	c := w.client().enrol(10)
 	stranger := w.client()
-	pending := w.client()
+	pending, erased, replacing := w.client(), w.client().enrol(1), w.client()
+	erased.guess(0, "0")
+	w.later(time.Hour)
+	for _, one := range []*client{c, stranger, pending, erased, replacing} {
+		one.seq.Store(uint64(w.now.Load()))
+	}
+	_, _, err := erased.guess(0, "0")
+	erased.refused(err, protocol.CodeErased) // This one writes.
+	c.must(replacing.ask(0, protocol.Create{Blinded: blind(pin).Blinded, Limit: 10, Replaces: c.account, By: protocol.ByProofKey,
+		Allowed: protocol.AllowReplace(c.proof, c.account, replacing.account)}, new(protocol.Created)))
 	c.must(pending.ask(0, protocol.Create{Blinded: blind(pin).Blinded, Limit: 3}, new(protocol.Created)))
 	for range 4 {
 		c.guess(0, "0") // The last is locked.
@@ -408,6 +441,8 @@ func TestRefusedWritesNothing(t *testing.T) {
 	noAttempt.Attempt = protocol.Attempt{}
 	twice.WithProof = 2
 	nonce := c.status().Nonce
+	old := c.status().Head
+	c.must(c.ask(0, protocol.PutHead{Head: protocol.NewHead(c.head, 1, 5, [16]byte{5}, 0)}, &old))
 	for what, p := range map[string]struct {
 		c    *client
 		p    protocol.Payload
@@ -443,16 +478,39 @@ func TestRefusedWritesNothing(t *testing.T) {
 		"head of epoch 2":     {c, protocol.PutHead{Head: protocol.NewHead(c.head, 2, 1, [16]byte{}, 0)}, protocol.CodeConflict},
 		"epoch by the writer": {c, protocol.NewInstallEpoch(c.head, 2, public(fresh())), protocol.CodeDenied},
 		"epoch 3":             {c, protocol.NewInstallEpoch(c.owner, 3, public(fresh())), protocol.CodeConflict},
+		"head 4 after 5":      {c, protocol.PutHead{Head: protocol.NewHead(c.head, 1, 4, [16]byte{4}, 0)}, protocol.CodeConflict},
+		"another head 5":      {c, protocol.PutHead{Head: protocol.NewHead(c.head, 1, 5, [16]byte{6}, 0)}, protocol.CodeConflict},
+		"epoch of a pending":  {pending, protocol.NewInstallEpoch(c.owner, 2, public(fresh())), protocol.CodePending},
+		"unknown confirm":     {stranger, protocol.NewConfirm(c.proof, stranger.account, public(c.owner), 1, public(c.head), c.slot), protocol.CodeUnknown},
+		"unknown status":      {stranger, protocol.AskStatus{}, protocol.CodeUnknown},
+		"unknown head":        {stranger, protocol.PutHead{Head: protocol.NewHead(c.head, 1, 6, [16]byte{6}, 0)}, protocol.CodeUnknown},
+		"unknown epoch":       {stranger, protocol.NewInstallEpoch(c.owner, 2, public(fresh())), protocol.CodeUnknown},
+		"replace an unknown": {stranger, protocol.Create{Blinded: good.Blinded, Limit: 1, Replaces: protocol.Account{1}, By: protocol.ByOwner,
+			Allowed: protocol.AllowReplace(c.owner, protocol.Account{1}, stranger.account)}, protocol.CodeUnknown},
+		"replace what replaces": {stranger, protocol.Create{Blinded: good.Blinded, Limit: 1, Replaces: replacing.account, By: protocol.ByOwner,
+			Allowed: protocol.AllowReplace(c.owner, replacing.account, stranger.account)}, protocol.CodeDenied},
+		"erased evaluate":           {erased, protocol.Evaluate{Attempt: a, Blinded: good.Blinded, Slot: erased.slot}, protocol.CodeErased},
+		"erased finish":             {erased, protocol.NewFinish(erased.proof, erased.account, a, protocol.Nonce{}), protocol.CodeErased},
+		"erased confirm":            {erased, protocol.NewConfirm(erased.proof, erased.account, public(c.owner), 1, public(c.head), erased.slot), protocol.CodeErased},
+		"erased create":             {erased, protocol.Create{Blinded: good.Blinded, Limit: 1}, protocol.CodeExists},
+		"erased delete by its PIN":  {erased, protocol.NewDelete(erased.proof, erased.account, protocol.ByProofKey), protocol.CodeDenied},
+		"locked, what replaces":     {replacing, good, protocol.CodeLocked},
+		"confirm by another key":    {replacing, confirmedBy(c.proof, replacing), protocol.CodeDenied},
+		"delete with authority":     {pending, protocol.NewDelete(pending.owner, pending.account, protocol.ByOwner), protocol.CodeDenied},
+		"delete with a bad number":  {c, protocol.Delete{By: 9}, protocol.CodeDenied},
+		"create with a bad number":  {stranger, protocol.Create{Blinded: good.Blinded, Limit: 1, Replaces: c.account, By: 9}, protocol.CodeMalformed},
+		"create of no element":      {stranger, protocol.Create{Blinded: protocol.Element(bytes.Repeat([]byte{255}, 32)), Limit: 1}, protocol.CodeMalformed},
+		"evaluate what is no point": {c, protocol.Evaluate{Attempt: a, Blinded: protocol.Element(bytes.Repeat([]byte{255}, 32)), Slot: c.slot}, protocol.CodeMalformed},
 	} {
-		before := m.Snapshot()
-		var none protocol.Evaluated
-		p.c.refused(p.c.ask(0, p.p, &none), p.want)
-		if d := cmp.Diff(before, m.Snapshot()); d != "" {
+		before := w.snapshot()
+		r := p.c.refused(p.c.ask(0, p.p, nil), p.want)
+		seen[r.Code] = true
+		if d := cmp.Diff(before, w.snapshot()); d != "" {
 			t.Errorf("%s: changed %s", what, d)
 		}
 	}
 	// Nor does what is no request, or is of another's key, or repeated.
-	before := m.Snapshot()
+	before := w.snapshot()
 	body := protocol.Sign(c.access, 1, good)
 	if r := c.refused(protocol.ParseReply(w.servers[0].Answer(t.Context(), body, ""), nil), protocol.CodeSequence); r.Sequence.Last == 0 || r.Sequence.Now != w.now.Load() {
 		t.Errorf("got %+v", r.Sequence)
@@ -462,11 +520,100 @@ func TestRefusedWritesNothing(t *testing.T) {
 	c.refused(protocol.ParseReply(w.servers[0].Answer(t.Context(), body[:50], ""), nil), protocol.CodeMalformed)
 	body[0] = 2
 	c.refused(protocol.ParseReply(w.servers[0].Answer(t.Context(), body, ""), nil), protocol.CodeNewer)
-	far := protocol.Sign(c.access, uint64(w.now.Load()+protocol.MaxAhead.Milliseconds()+1), good)
+	far := protocol.Sign(c.access, c.seq.Load()+uint64(protocol.MaxAhead.Milliseconds())+1, good)
 	c.refused(protocol.ParseReply(w.servers[0].Answer(t.Context(), far, ""), nil), protocol.CodeSequence)
-	if d := cmp.Diff(before, m.Snapshot()); d != "" {
+	closed, err := keyserver.New(t.Context(), keyserver.Config{Records: w.records, Master: w.master, Allowed: func(string) bool { return false }})
+	c.must(err)
+	make := protocol.Sign(stranger.access, uint64(time.Now().UnixMilli()), protocol.Create{Blinded: good.Blinded, Limit: 1})
+	c.refused(protocol.ParseReply(closed.Answer(t.Context(), make, ""), nil), protocol.CodeToken)
+	for _, code := range []protocol.Code{protocol.CodeSequence, protocol.CodeSignature, protocol.CodeMalformed, protocol.CodeNewer, protocol.CodeToken} {
+		seen[code] = true
+	}
+	if d := cmp.Diff(before, w.snapshot()); d != "" {
 		t.Errorf("changed %s", d)
 	}
+	for code := protocol.CodeUnknown; code <= protocol.CodeNewer; code++ {
+		if !seen[code] && code != protocol.CodeUnavailable { // whose tests are TestFaults and those of the commands
+			t.Errorf("nothing was refused as %v", code)
+		}
+	}
+}
+
+// confirmedBy is a confirm with the proof key of another account than the one that
+// signed.
+func confirmedBy(proof ed25519.PrivateKey, of *client) protocol.Confirm {
+	p := protocol.NewConfirm(proof, of.account, public(of.owner), 1, public(of.head), of.slot)
+	p.Proof = public(of.proof)
+	return p
+}
+
+// Every reply is lost once, and so is every request, at two servers in turn: whatever is
+// asked again is answered as the first time or was done, and no guess is lost by it.
+func TestLostReplies(t *testing.T) {
+	onAll(t, 2, func(w *world) {
+		lost, again := w.client(), w.client()
+		left := func(c *client, want byte) {
+			w.Helper()
+			if s := c.status(); s.Left != want {
+				w.Errorf("%d guesses left, want %d", s.Left, want)
+			}
+		}
+		// twice sends the same bytes to one server and to the other.
+		twice := func(c *client, p protocol.Payload, first, second any) {
+			w.Helper()
+			body := protocol.Sign(c.access, c.seq.Add(1), p)
+			for i, reply := range []any{first, second} {
+				if err := protocol.ParseReply(w.servers[i].Answer(w.Context(), body, ""), reply); err != nil {
+					w.Fatalf("%T: %v", p, err)
+				}
+			}
+			if d := cmp.Diff(first, second); d != "" {
+				w.Errorf("%T: another answer: %s", p, d)
+			}
+		}
+		b := blind(pin)
+		var made, made2 protocol.Created
+		body := protocol.Sign(lost.access, lost.seq.Add(1), protocol.Create{Blinded: b.Blinded, Limit: 10})
+		lost.must(protocol.ParseReply(w.servers[0].Answer(w.Context(), body, ""), &made))
+		lost.must(protocol.ParseReply(w.servers[1].Answer(w.Context(), body, ""), &made2))
+		if made.Key != made2.Key || made.Evaluated != made2.Evaluated {
+			w.Error("another key for the same request")
+		}
+		twice(lost, protocol.NewConfirm(lost.proof, lost.account, public(lost.owner), 1, public(lost.head), lost.slot), nil, nil)
+		for i := range 3 {
+			e := protocol.Evaluate{Attempt: attempt(), Blinded: blind("0").Blinded, Slot: lost.slot}
+			twice(lost, e, new(protocol.Evaluated), new(protocol.Evaluated))
+			left(lost, byte(9-i))
+		}
+		w.later(time.Hour)
+		lost.seq.Store(uint64(w.now.Load()))
+		a := attempt()
+		e := protocol.Evaluate{Attempt: a, Blinded: blind(pin).Blinded, Slot: lost.slot}
+		twice(lost, e, new(protocol.Evaluated), new(protocol.Evaluated))
+		e.WithProof = 1
+		var proven, proven2 protocol.Proven
+		lost.must(lost.ask(0, e, &proven))
+		lost.must(lost.ask(1, e, &proven2))
+		if proven.Element != proven2.Element || proven.Key != proven2.Key {
+			w.Error("another evaluation for the same attempt")
+		}
+		left(lost, 6)
+		twice(lost, protocol.NewFinish(lost.proof, lost.account, a, protocol.Nonce{}), new(protocol.Finished), new(protocol.Finished))
+		left(lost, 10)
+		twice(lost, protocol.PutHead{Head: protocol.NewHead(lost.head, 1, 1, [16]byte{1}, 0)}, new(protocol.Head), new(protocol.Head))
+		twice(lost, protocol.NewInstallEpoch(lost.owner, 2, public(fresh())), nil, nil)
+		// What replaces it, and its confirm, which ends it.
+		again.owner = lost.owner
+		again.seq.Store(uint64(w.now.Load()))
+		lost.must(again.ask(0, protocol.Create{Blinded: b.Blinded, Limit: 10, Replaces: lost.account, By: protocol.ByOwner,
+			Allowed: protocol.AllowReplace(lost.owner, lost.account, again.account)}, &made))
+		twice(again, protocol.NewConfirm(again.proof, again.account, public(again.owner), 2, public(again.head), again.slot), nil, nil)
+		left(again, 10)
+		// A delete that is repeated finds nothing, which is as good.
+		d := protocol.NewDelete(again.owner, again.account, protocol.ByOwner)
+		again.must(again.ask(0, d, nil))
+		again.refused(again.ask(1, d, nil), protocol.CodeUnknown)
+	})
 }
 
 // Who copied the slot can sign requests, and cannot lock its owner out by numbers.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,29 +27,38 @@ import (
 )
 
 // A test binary with this variable is the program, with a clock that is as much ahead as
-// the file says.
+// these files say in all.
 const clockEnv = "SATCHEL_TEST_CLOCK"
 
 func TestMain(m *testing.M) {
-	file := os.Getenv(clockEnv)
-	if file == "" {
+	if os.Getenv(attackEnv) != "" {
+		os.Exit(attack(os.Stdin, os.Stdout))
+	}
+	files := os.Getenv(clockEnv)
+	if files == "" {
 		os.Exit(m.Run())
 	}
-	os.Exit(run(signals(), os.Args[1:], os.Stdout, os.Stderr, os.Getenv, func() time.Time { return time.Now().Add(ahead(file)) }))
+	os.Exit(run(signals(), os.Args[1:], os.Stdout, os.Stderr, os.Getenv, func() time.Time { return time.Now().Add(ahead(files)) }))
 }
 
-func ahead(file string) time.Duration {
-	b, _ := os.ReadFile(file)
-	d, _ := time.ParseDuration(string(b))
-	return d
+func ahead(files string) (all time.Duration) {
+	for _, file := range filepath.SplitList(files) {
+		b, _ := os.ReadFile(file)
+		d, _ := time.ParseDuration(string(b))
+		all += d
+	}
+	return all
 }
 
 // world is some servers of one database.
 type world struct {
 	*testing.T
-	dir    string
-	flags  []string
-	client *http.Client
+	dir      string
+	flags    []string
+	client   *http.Client
+	database *cluster // its own, nil if it may not be killed
+	started  int      // servers
+	wrap     []string // command that runs the servers, if any
 }
 
 // onAll runs a test on every kind of database that is to be had.
@@ -71,8 +81,13 @@ func (w *world) clock() string { return filepath.Join(w.dir, "clock") }
 // later moves the clocks of all servers, at once.
 func (w *world) later(d time.Duration) {
 	w.Helper()
-	tmp := w.clock() + ".new"
-	if err := errors.Join(os.WriteFile(tmp, []byte((ahead(w.clock())+d).String()), 0o600), os.Rename(tmp, w.clock())); err != nil {
+	w.setAhead(w.clock(), ahead(w.clock())+d)
+}
+
+func (w *world) setAhead(file string, d time.Duration) {
+	w.Helper()
+	tmp := file + ".new"
+	if err := errors.Join(os.WriteFile(tmp, []byte(d.String()), 0o600), os.Rename(tmp, file)); err != nil {
 		w.Fatal(err)
 	}
 }
@@ -80,7 +95,8 @@ func (w *world) later(d time.Duration) {
 func (w *world) now() time.Time { return time.Now().Add(ahead(w.clock())) }
 
 func (w *world) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(os.Args[0], args...)
+	args = append(append(slices.Clone(w.wrap), os.Args[0]), args...)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{clockEnv + "=" + w.clock(), "HOME=" + w.dir, "SATCHEL_KEYSERVER_DATA=" + filepath.Join(w.dir, "data"), "PATH=" + os.Getenv("PATH")}
 	return cmd
 }
@@ -90,8 +106,15 @@ type server struct {
 	w          *world
 	cmd        *exec.Cmd
 	url, admin string
+	clock      string // how much it is ahead of the others
 	log        lines
 	ended      chan struct{}
+}
+
+// ahead sets the clock of one server wrong.
+func (s *server) ahead(d time.Duration) {
+	s.w.Helper()
+	s.w.setAhead(s.clock, d)
 }
 
 type lines struct {
@@ -109,14 +132,24 @@ func (l *lines) String() string {
 // serve starts a server and waits until it serves.
 func (w *world) serve(flags ...string) *server {
 	w.Helper()
+	s, err := w.start(flags...)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return s
+}
+
+func (w *world) start(flags ...string) (*server, error) {
 	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-json"}, w.flags...)
-	s := &server{w: w, cmd: w.command(append(args, flags...)...), ended: make(chan struct{})}
+	s := &server{w: w, cmd: w.command(append(args, flags...)...), clock: filepath.Join(w.dir, fmt.Sprint("clock", w.started)), ended: make(chan struct{})}
+	w.started++
+	s.cmd.Env[0] += string(filepath.ListSeparator) + s.clock
 	pipe, err := s.cmd.StderrPipe()
 	if err == nil {
 		err = s.cmd.Start()
 	}
 	if err != nil {
-		w.Fatal(err)
+		return nil, err
 	}
 	serving := make(chan struct{})
 	go func() {
@@ -137,11 +170,11 @@ func (w *world) serve(flags ...string) *server {
 	select {
 	case <-serving:
 	case <-s.ended:
-		w.Fatalf("the server ended: %s", s.log.String())
+		return nil, fmt.Errorf("the server ended: %s", s.log.String())
 	case <-time.After(30 * time.Second):
-		w.Fatalf("the server does not serve: %s", s.log.String())
+		return nil, fmt.Errorf("the server does not serve: %s", s.log.String())
 	}
-	return s
+	return s, nil
 }
 
 // kill ends a server as a power cut does, but for what the system still writes.
@@ -262,8 +295,11 @@ func code(err error) protocol.Code {
 	if err == nil {
 		return protocol.CodeOK
 	}
-	return 255
+	return lost
 }
+
+// lost is no answer at all.
+const lost protocol.Code = 255
 
 // command runs the program in this process.
 func (w *world) run(args ...string) (exit int, out string) {

@@ -432,37 +432,6 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
-// Who has no access key of an account learns nothing about it: the same bytes for one that
-// is unknown, pending, active, erased, and no look into the database.
-func TestStranger(t *testing.T) {
-	w := newWorld(t)
-	s := w.serve()
-	pending, active, erased := w.account(), w.account().enrol(s.url, 1), w.account().enrol(s.url, 1)
-	if err := errors.Join(pending.create(s.url, 1), erased.guess(s.url)); err != nil {
-		t.Fatal(err)
-	}
-	w.later(time.Hour)
-	erased.seq.Store(uint64(w.now().UnixMilli()))
-	if err := erased.guess(s.url); code(err) != protocol.CodeErased {
-		t.Fatal(err)
-	}
-	thief := newKey()
-	for what, a := range map[string]*account{"unknown": w.account(), "pending": pending, "active": active, "erased": erased} {
-		body := protocol.Sign(a.access, a.seq.Load()+1, protocol.AskStatus{})
-		body = append(body[:len(body)-protocol.SignatureSize], protocol.Sign(thief, 1, protocol.AskStatus{})[:protocol.SignatureSize]...)
-		r, err := w.client.Post(s.url, "", bytes.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b := make([]byte, 10)
-		n, _ := r.Body.Read(b)
-		r.Body.Close()
-		if want := []byte{protocol.Version, byte(protocol.CodeSignature)}; !bytes.Equal(b[:n], want) || r.StatusCode != http.StatusOK {
-			t.Errorf("%s: got %d, %x, want %x", what, r.StatusCode, b[:n], want)
-		}
-	}
-}
-
 func TestHelp(t *testing.T) {
 	w := newWorld(t)
 	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"rotate", "--help"}, {"token", "--help"}} {

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"runtime"
 	"sync"
 
@@ -41,6 +42,8 @@ type DB struct {
 
 	version, remove, insert, update *sql.Stmt // of write
 
+	files []file
+
 	puts    chan put
 	end     sync.Once
 	ended   chan struct{} // closed when no put is taken any more
@@ -59,7 +62,7 @@ type put struct {
 func Open(ctx context.Context, path string) (*DB, error) {
 	d := &DB{puts: make(chan put, most), ended: make(chan struct{}), stopped: make(chan struct{})}
 	var err error
-	if d.write, err = open(path); err != nil {
+	if d.write, err = open(path, "rwc"); err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
 	d.write.SetMaxOpenConns(1)
@@ -67,7 +70,10 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		err = d.prepare(ctx)
 	}
 	if err == nil {
-		d.read, err = open(path)
+		d.files, err = files(path, path+"-wal")
+	}
+	if err == nil {
+		d.read, err = open(path, "rw")
 	}
 	if err == nil {
 		d.read.SetMaxOpenConns(2 * runtime.GOMAXPROCS(0))
@@ -81,10 +87,43 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	return d, nil
 }
 
-func open(path string) (*sql.DB, error) {
+// file is one that records are in, as it was when it was opened.
+type file struct {
+	path string
+	info fs.FileInfo
+}
+
+func files(paths ...string) (list []file, err error) {
+	for _, p := range paths {
+		info, err := os.Stat(p)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, file{p, info})
+	}
+	return list, nil
+}
+
+// there returns an error unless the files that are open are those which the next server
+// will find: what is written to one that was moved, deleted or replaced ends with this
+// process.
+func (d *DB) there() error {
+	for _, f := range d.files {
+		info, err := os.Stat(f.path)
+		if err != nil {
+			return fmt.Errorf("the file of the records was moved or deleted: %w", err)
+		}
+		if !os.SameFile(info, f.info) {
+			return errors.New("another file is in the place of that of the records")
+		}
+	}
+	return nil
+}
+
+func open(path, mode string) (*sql.DB, error) {
 	// A commit is on the disk before it returns (FULL), in the log that readers do not
 	// wait for (WAL).
-	q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "trusted_schema(0)"}, "_txlock": {"immediate"}}
+	q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "trusted_schema(0)"}, "_txlock": {"immediate"}, "mode": {mode}}
 	return sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+q.Encode())
 }
 
@@ -217,6 +256,9 @@ func (d *DB) run() {
 
 // commit makes a batch in one transaction. Those that are stale leave no trace in it.
 func (d *DB) commit(batch []put) (results []error, err error) {
+	if err := d.there(); err != nil {
+		return nil, err
+	}
 	ctx := context.Background() // One caller that goes must not take the others along.
 	tx, err := d.write.BeginTx(ctx, nil)
 	if err != nil {
@@ -248,7 +290,10 @@ func (d *DB) commit(batch []put) (results []error, err error) {
 			}
 		}
 	}
-	return results, tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return nil, err
+	}
+	return results, d.there()
 }
 
 // current reports whether all records have the versions that are to be replaced. Nobody
