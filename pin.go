@@ -432,7 +432,11 @@ func (s *PINSlot) Usable(now time.Time) error {
 			err = guard.ErrSlotDamaged
 			facts[err]++
 		default:
-			until = append(until, time.UnixMilli(st.Until))
+			at := now
+			if st.Until > st.Now { // By its own clock: that of this device may be wrong.
+				at = now.Add(time.Duration(st.Until-st.Now) * time.Millisecond)
+			}
+			until = append(until, at)
 			continue
 		}
 		failures = append(failures, guard.Failure{Server: st.Server, Err: err})
