@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +13,7 @@ import (
 // The figures themselves are no test: only that they are measured, on a small
 // backup. The same program serves as its own child.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == childArg {
+	if len(os.Args) == 3 && (os.Args[1] == childArg || os.Args[1] == profiledArg) {
 		main()
 		return
 	}
@@ -29,6 +30,68 @@ func TestChange(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
+	}
+}
+
+// The whole part runs, with servers of its own, and each answer is the right one.
+func TestKeyserver(t *testing.T) {
+	if !canWatch {
+		t.Skip("this system does not tell what another process takes")
+	}
+	var out bytes.Buffer
+	b := &bench{out: &out, log: t.Output(), dir: t.TempDir(), size: size{accounts: 20, rounds: 4, callers: 5, others: 2000, rest: 1, bare: 10}}
+	if err := b.keyserver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"80 recoveries over 5 connections", "| SQLite | ", "| 3,000 | ", "| Ed25519, one signature checked | "} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
+// A wrong evaluation, and a guess that somebody else made, end a run.
+func TestKeyserverIsRight(t *testing.T) {
+	if !canWatch {
+		t.Skip("this system does not tell what another process takes")
+	}
+	b := &bench{log: t.Output(), dir: t.TempDir()}
+	r, _, err := b.newRecords(t.Context(), "SQLite")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.enrol(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	r.used[1].evaluated = r.used[0].evaluated
+	p, err := profiledServer(r, b.path("profile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = b.runServer(t.Context(), p, func(s *server) error {
+		_, err := s.load(t.Context(), r, 2, 1, 0)
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "not the right one") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A stack counts for the part that it is in.
+func TestTraces(t *testing.T) {
+	const out = `Type: cpu
+-----------+-------------------------------------------------------
+      30ms   edwards25519.(*Element).Square
+             crypto/ed25519.Verify
+             net/http.(*conn).serve
+-----------+-------------------------------------------------------
+      10ms   syscall.Syscall
+             internal/poll.(*FD).Write
+-----------+-------------------------------------------------------
+`
+	got := sorted(traces([]byte(out)))
+	if want := []share{{"Ed25519", 75}, {"HTTP and the network", 25}}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

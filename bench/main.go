@@ -3,6 +3,10 @@
 //
 //	go run ./bench > figures.md          everything, in about ten minutes
 //	go run ./bench -only change,watch    some of it
+//	go run ./bench -only keyserver -profile cpu.pprof
+//
+// The key server is measured on SQLite, and on PostgreSQL too if SATCHEL_POSTGRES is the
+// URL of a database in which schemas may be made.
 //
 // It builds the satchel command and runs it as a user would, on files and folders
 // that it makes in a temporary directory (4 GB; -dir says where) and removes at the end. Where
@@ -45,6 +49,7 @@ type bench struct {
 	size     size
 	satchel  string // the command, built from this tree
 	restic   string // "" if it is not installed
+	keep     string // where to keep the key server's profiles, "" for nowhere
 }
 
 // size says how much is measured.
@@ -57,12 +62,20 @@ type size struct {
 	runs    int   // of what takes seconds
 	quick   int   // of what takes milliseconds
 	watched int   // changes that watch sees
+
+	accounts int           // of a key server that are recovered
+	rounds   int           // recoveries of each
+	callers  int           // connections
+	others   int           // accounts beside them
+	rest     time.Duration // before a server is at rest
+	bare     int           // of each operation that is measured alone
 }
 
 // full is what the figures in docs/performance.md are made with.
 var full = size{
 	items: []int{10, 100, 1000, 10_000}, value: 10_000, small: 2000, large: 1024,
 	files: 10_000, runs: 5, quick: 31, watched: 31,
+	accounts: 4096, rounds: 6, callers: 128, others: 1_000_000, rest: 5 * time.Second, bare: 2000,
 }
 
 // sections are the parts of a run. Those that measure memory are programs of their
@@ -76,11 +89,15 @@ var sections = []struct {
 	{"change", (*bench).change},
 	{"files", (*bench).files},
 	{"watch", (*bench).watch},
+	{"keyserver", (*bench).keyserver},
 }
 
 func run(ctx context.Context, args []string, out, log io.Writer) (err error) {
 	if len(args) == 2 && args[0] == childArg {
 		return child(ctx, args[1], out)
+	}
+	if len(args) == 2 && args[0] == profiledArg {
+		return profiled(ctx, args[1])
 	}
 	var names []string
 	for _, s := range sections {
@@ -89,10 +106,11 @@ func run(ctx context.Context, args []string, out, log io.Writer) (err error) {
 	fl := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := fl.String("only", strings.Join(names, ","), "the `parts` to run")
 	parent := fl.String("dir", "", "the `directory` in which to make temporary files")
+	keep := fl.String("profile", "", "the `file` in which to keep the key server's processor profile, with the name of the database behind it")
 	if err := fl.Parse(args); err != nil {
 		return err
 	}
-	b := &bench{out: out, log: log, size: full}
+	b := &bench{out: out, log: log, size: full, keep: *keep}
 	if b.dir, err = os.MkdirTemp(*parent, "satchel-bench-"); err != nil {
 		return err
 	}
