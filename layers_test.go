@@ -56,6 +56,7 @@ var level = map[string]int{
 	"keychain":  1,
 	"source":    1,
 
+	"keyserver/group":  0,
 	"protocol":         0,
 	"wallet":           0,
 	"store":            0,

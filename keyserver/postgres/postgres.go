@@ -3,8 +3,9 @@
 //
 //	db, err := postgres.Open(ctx, "postgres://satchel@db.example/satchel")
 //
-// A write of one record is one statement that commits by itself, and only if the record
-// still has the version that was read. With synchronous_standby_names a commit is on the
+// A write of one record is made only if the record still has the version that was read.
+// Writes that come at the same time are one statement, which commits by itself, and what is
+// read at the same time is read at once. With synchronous_standby_names a commit is on the
 // standby too before Put returns, so that no guess comes back when it is promoted. What
 // would weaken this is refused, or set right for these connections: fsync = off,
 // synchronous_commit below on.
@@ -26,12 +27,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/satchel-backup/satchel/keyserver"
+	"github.com/satchel-backup/satchel/keyserver/group"
 )
 
 //go:embed migrations/*.sql
@@ -40,6 +43,11 @@ var migrations embed.FS
 const (
 	// connections is how many there are at most, unless the address says otherwise.
 	connections = 32
+	// writers and readers are how many statements of either kind run at once. More would
+	// have fewer records each, and cost more.
+	writers, readers = 3, 2
+	// most is how many records one of them has.
+	most = 256
 	// patience is how long a write that was sent is waited for. It may have happened.
 	patience = 20 * time.Second
 	// connectTimeout is how long a connection may take, unless the address says otherwise.
@@ -58,6 +66,14 @@ SELECT set_config('synchronous_commit', 'on', false)
 // DB is an open database.
 type DB struct {
 	pool *pgxpool.Pool
+	puts *group.Queue[keyserver.Write, error]
+	gets *group.Queue[keyserver.ID, found]
+}
+
+// found is what there is of a record.
+type found struct {
+	keyserver.Entry
+	ok bool
 }
 
 var _ keyserver.Records = (*DB)(nil)
@@ -87,11 +103,13 @@ func Open(ctx context.Context, address string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
-	d := &DB{pool}
+	d := &DB{pool: pool}
 	if err := d.prepare(ctx); err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
+	d.puts = group.New(writers, most, d.update)
+	d.gets = group.New(readers, most, d.look)
 	return d, nil
 }
 
@@ -125,50 +143,104 @@ func (d *DB) prepare(ctx context.Context) error {
 
 // Get implements keyserver.Records.
 func (d *DB) Get(ctx context.Context, id keyserver.ID) (keyserver.Entry, error) {
-	e := keyserver.Entry{ID: id}
-	err := d.pool.QueryRow(ctx, "SELECT version, data FROM records WHERE id = $1", id[:]).Scan(&e.Version, &e.Data)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return e, keyserver.ErrNoRecord
-	}
+	f, err := d.gets.Ask(ctx, id)
 	if err != nil {
-		return e, fmt.Errorf("reading a record: %w", err)
+		return keyserver.Entry{ID: id}, fmt.Errorf("reading a record: %w", err)
 	}
-	return e, nil
+	if !f.ok {
+		return keyserver.Entry{ID: id}, keyserver.ErrNoRecord
+	}
+	return f.Entry, nil
+}
+
+// look reads records in one statement. It begins after those who ask have asked: so it
+// sees what they know to be there.
+func (d *DB) look(ids []keyserver.ID) ([]found, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	of := make([][]byte, len(ids))
+	for i := range ids {
+		of[i] = ids[i][:]
+	}
+	rows, err := d.pool.Query(ctx, "SELECT id, version, data FROM records WHERE id = ANY($1::bytea[])", of)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := scan(rows, len(ids))
+	if err != nil {
+		return nil, err
+	}
+	there := make(map[keyserver.ID]keyserver.Entry, len(entries))
+	for _, e := range entries {
+		there[e.ID] = e
+	}
+	list := make([]found, len(ids))
+	for i, id := range ids {
+		list[i].Entry, list[i].ok = there[id]
+	}
+	return list, nil
+}
+
+// scan reads rows of id, version and data to their end.
+func scan(rows pgx.Rows, size int) ([]keyserver.Entry, error) {
+	defer rows.Close()
+	list := make([]keyserver.Entry, 0, size)
+	for rows.Next() {
+		var e keyserver.Entry
+		var id pgtype.DriverBytes
+		if err := rows.Scan(&id, &e.Version, &e.Data); err != nil {
+			return nil, err
+		}
+		if len(id) != len(e.ID) {
+			return nil, errors.New("an id has another length")
+		}
+		e.ID = keyserver.ID(id)
+		list = append(list, e)
+	}
+	return list, rows.Err()
 }
 
 // Scan implements keyserver.Records.
 func (d *DB) Scan(ctx context.Context, after keyserver.ID, limit int) (list []keyserver.Entry, err error) {
 	rows, err := d.pool.Query(ctx, "SELECT id, version, data FROM records WHERE id > $1 ORDER BY id LIMIT $2", after[:], limit)
+	if err == nil {
+		list, err = scan(rows, min(limit, 1000))
+	}
 	if err != nil {
-		return nil, fmt.Errorf("reading records: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var e keyserver.Entry
-		var id []byte
-		if err := rows.Scan(&id, &e.Version, &e.Data); err != nil {
-			return nil, fmt.Errorf("reading records: %w", err)
-		}
-		if len(id) != len(e.ID) {
-			return nil, errors.New("reading records: an id has another length")
-		}
-		e.ID = keyserver.ID(id)
-		list = append(list, e)
-	}
-	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("reading records: %w", err)
 	}
 	return list, nil
 }
 
 // Put implements keyserver.Records.
-func (d *DB) Put(ctx context.Context, writes ...keyserver.Write) error {
+func (d *DB) Put(ctx context.Context, writes ...keyserver.Write) (err error) {
+	if len(writes) == 1 && writes[0].Version != 0 && writes[0].Data != nil {
+		var stale error
+		if stale, err = d.puts.Do(ctx, writes[0]); err == nil {
+			err = stale
+		}
+	} else {
+		err = d.send(ctx, func(ctx context.Context, c *pgx.Conn) error {
+			if len(writes) == 1 {
+				return apply(ctx, c, writes[0])
+			}
+			return together(ctx, c, writes)
+		})
+	}
+	if err == nil || errors.Is(err, keyserver.ErrStale) {
+		return err
+	}
+	return fmt.Errorf("writing records: %w", err)
+}
+
+// send runs what writes on a connection.
+func (d *DB) send(ctx context.Context, do func(context.Context, *pgx.Conn) error) error {
 	// Having a connection is waited for as long as the caller wants. Once a write is on
 	// its way it is not canceled: a commit that waits for the standby would be made
 	// visible by that, and called a success, without being there.
 	c, err := d.pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("writing records: %w", err)
+		return err
 	}
 	defer c.Release()
 	sent, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
@@ -177,20 +249,12 @@ func (d *DB) Put(ctx context.Context, writes ...keyserver.Write) error {
 		return err
 	}
 	delete(c.Conn().PgConn().CustomData(), warning)
-	if len(writes) == 1 {
-		err = apply(sent, c.Conn(), writes[0])
-	} else {
-		err = together(sent, c.Conn(), writes)
-	}
-	if err == nil {
+	if err = do(sent, c.Conn()); err == nil {
 		// An administrator can end the wait for the standby. The commit is then called a
 		// success, with a warning.
 		if w, ok := c.Conn().PgConn().CustomData()[warning]; ok {
 			err = fmt.Errorf("%w: %v", errPerhaps, w)
 		}
-	}
-	if err == nil || errors.Is(err, keyserver.ErrStale) {
-		return err
 	}
 	if p, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch p.Code {
@@ -200,7 +264,68 @@ func (d *DB) Put(ctx context.Context, writes ...keyserver.Write) error {
 			d.pool.Reset()
 		}
 	}
-	return fmt.Errorf("writing records: %w", err)
+	return err
+}
+
+// update replaces records, each if it has the version that is to be replaced, in one
+// statement that commits by itself. It returns for each whether it was stale.
+func (d *DB) update(writes []keyserver.Write) (stale []error, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	stale = make([]error, len(writes))
+	if len(writes) == 1 {
+		err = d.send(ctx, func(ctx context.Context, c *pgx.Conn) error { return apply(ctx, c, writes[0]) })
+		if errors.Is(err, keyserver.ErrStale) {
+			stale[0], err = err, nil
+		}
+		return stale, err
+	}
+	// In the order of their IDs, so that two servers do not wait for each other; and of two
+	// writes of one record, one is stale.
+	order := make([]int, len(writes))
+	for i := range order {
+		order[i] = i
+		stale[i] = keyserver.ErrStale
+	}
+	slices.SortFunc(order, func(a, b int) int { return bytes.Compare(writes[a].ID[:], writes[b].ID[:]) })
+	var ids, data [][]byte
+	var versions []int64
+	which := make(map[keyserver.ID]int, len(writes))
+	for _, i := range order {
+		w := &writes[i]
+		if _, ok := which[w.ID]; ok {
+			continue
+		}
+		which[w.ID] = i
+		ids, versions, data = append(ids, w.ID[:]), append(versions, int64(w.Version)), append(data, w.Data)
+	}
+	err = d.send(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		rows, err := c.Query(ctx, `UPDATE records AS r SET version = r.version + 1, data = w.data
+			FROM unnest($1::bytea[], $2::bigint[], $3::bytea[]) AS w (id, version, data)
+			WHERE r.id = w.id AND r.version = w.version RETURNING r.id`, ids, versions, data)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id pgtype.DriverBytes
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			if len(id) != len(keyserver.ID{}) {
+				return errors.New("an id has another length")
+			}
+			stale[which[keyserver.ID(id)]] = nil
+		}
+		return rows.Err()
+	})
+	if errors.Is(err, keyserver.ErrStale) { // All of them.
+		for i := range stale {
+			stale[i] = err
+		}
+		err = nil
+	}
+	return stale, err
 }
 
 // errPerhaps says that a commit may be lost with the machine.
@@ -253,6 +378,8 @@ func together(ctx context.Context, c *pgx.Conn, writes []keyserver.Write) error 
 
 // Close implements keyserver.Records. What Put has taken is made before it returns.
 func (d *DB) Close() error {
+	d.puts.Close()
+	d.gets.Close()
 	d.pool.Close()
 	return nil
 }

@@ -1,7 +1,7 @@
 // Package sqlite keeps the records of a key server in one SQLite file.
 //
 // Writes that come at the same time are made in one transaction, with one flush of the
-// disk for all of them:
+// disk for all of them, and what is read at the same time is read at once:
 //
 //	db, err := sqlite.Open(ctx, "/var/lib/satchel-keyserver/records.db")
 //
@@ -20,12 +20,13 @@ import (
 	"net/url"
 	"os"
 	"runtime"
-	"sync"
+	"strings"
 
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver
 
 	"github.com/satchel-backup/satchel/keyserver"
+	"github.com/satchel-backup/satchel/keyserver/group"
 )
 
 //go:embed migrations/*.sql
@@ -34,33 +35,34 @@ var migrations embed.FS
 // most is how many writes are made in one transaction.
 const most = 512
 
+// atOnce are the numbers of records that one statement reads.
+var atOnce = [...]int{1, 4, 16, 64}
+
 // DB is an open database.
 type DB struct {
 	write *sql.DB // one connection
 	read  *sql.DB
-	get   *sql.Stmt
+	get   [len(atOnce)]*sql.Stmt
 
 	version, remove, insert, update *sql.Stmt // of write
 
 	files []file
 
-	puts    chan put
-	end     sync.Once
-	ended   chan struct{} // closed when no put is taken any more
-	stopped chan struct{} // closed when those that were taken are made
+	puts *group.Queue[[]keyserver.Write, error]
+	gets *group.Queue[keyserver.ID, found]
 }
 
 var _ keyserver.Records = (*DB)(nil)
 
-// put is one call of Put that waits for its transaction.
-type put struct {
-	writes []keyserver.Write
-	done   chan error
+// found is what there is of a record.
+type found struct {
+	keyserver.Entry
+	ok bool
 }
 
 // Open opens the database at path, and makes it if it is not there.
 func Open(ctx context.Context, path string) (*DB, error) {
-	d := &DB{puts: make(chan put, most), ended: make(chan struct{}), stopped: make(chan struct{})}
+	d := &DB{}
 	var err error
 	if d.write, err = open(path, "rwc"); err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
@@ -78,12 +80,17 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	if err == nil {
 		d.read.SetMaxOpenConns(2 * runtime.GOMAXPROCS(0))
 		d.read.SetMaxIdleConns(2 * runtime.GOMAXPROCS(0))
-		d.get, err = d.read.PrepareContext(ctx, "SELECT version, data FROM records WHERE id = ?")
+		for i, n := range atOnce {
+			if err == nil {
+				d.get[i], err = d.read.PrepareContext(ctx, "SELECT id, version, data FROM records WHERE id IN (?"+strings.Repeat(", ?", n-1)+")")
+			}
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the database: %w", errors.Join(err, d.write.Close()))
 	}
-	go d.run()
+	d.puts = group.New(1, most, d.commit)
+	d.gets = group.New(1, atOnce[len(atOnce)-1], d.look)
 	return d, nil
 }
 
@@ -157,13 +164,57 @@ func (d *DB) prepare(ctx context.Context) (err error) {
 
 // Get implements keyserver.Records.
 func (d *DB) Get(ctx context.Context, id keyserver.ID) (keyserver.Entry, error) {
-	e := keyserver.Entry{ID: id}
-	err := d.get.QueryRowContext(ctx, id[:]).Scan(&e.Version, &e.Data)
-	if errors.Is(err, sql.ErrNoRows) {
-		return e, keyserver.ErrNoRecord
-	}
+	f, err := d.gets.Ask(ctx, id)
 	if err != nil {
-		return e, fmt.Errorf("reading a record: %w", err)
+		return keyserver.Entry{ID: id}, fmt.Errorf("reading a record: %w", err)
+	}
+	if !f.ok {
+		return keyserver.Entry{ID: id}, keyserver.ErrNoRecord
+	}
+	return f.Entry, nil
+}
+
+// look reads records in one statement. It begins after those who ask have asked: so it
+// sees what they know to be there.
+func (d *DB) look(ids []keyserver.ID) ([]found, error) {
+	i := 0
+	for atOnce[i] < len(ids) {
+		i++
+	}
+	args := make([]any, atOnce[i])
+	for j := range args {
+		args[j] = ids[min(j, len(ids)-1)][:] // The last one again, for the places that are left.
+	}
+	rows, err := d.get[i].QueryContext(context.Background(), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	there := make(map[keyserver.ID]keyserver.Entry, len(ids))
+	for rows.Next() {
+		e, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		there[e.ID] = e
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	list := make([]found, len(ids))
+	for i, id := range ids {
+		list[i].Entry, list[i].ok = there[id]
+	}
+	return list, nil
+}
+
+func scan(rows *sql.Rows) (e keyserver.Entry, err error) {
+	var id sql.RawBytes
+	if err := rows.Scan(&id, &e.Version, &e.Data); err != nil {
+		return e, err
+	}
+	if copy(e.ID[:], id) != len(id) || len(id) != len(e.ID) {
+		return e, errors.New("an id has another length")
 	}
 	return e, nil
 }
@@ -176,86 +227,26 @@ func (d *DB) Scan(ctx context.Context, after keyserver.ID, limit int) (list []ke
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var e keyserver.Entry
-		var id []byte
-		if err := rows.Scan(&id, &e.Version, &e.Data); err != nil {
+		e, err := scan(rows)
+		if err != nil {
 			return nil, fmt.Errorf("reading records: %w", err)
-		}
-		if copy(e.ID[:], id) != len(e.ID) {
-			return nil, errors.New("reading records: an id has another length")
 		}
 		list = append(list, e)
 	}
 	return list, rows.Err()
 }
 
-// errClosed says that the database was closed before the write began.
-var errClosed = errors.New("the database is closed")
-
 // Put implements keyserver.Records.
 func (d *DB) Put(ctx context.Context, writes ...keyserver.Write) error {
-	p := put{writes, make(chan error, 1)}
-	select {
-	case <-d.ended:
-		return errClosed
-	default:
+	stale, err := d.puts.Do(ctx, writes)
+	if err != nil {
+		return fmt.Errorf("writing records: %w", err)
 	}
-	select {
-	case d.puts <- p:
-	case <-d.ended:
-		return errClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	// Once it is on its way, what becomes of it is waited for: the answer is worth more
-	// than the time.
-	select {
-	case err := <-p.done:
-		return err
-	case <-d.stopped:
-	}
-	select {
-	case err := <-p.done:
-		return err
-	default:
-		return errClosed
-	}
-}
-
-// run makes what waits, again and again, in one transaction each time.
-func (d *DB) run() {
-	defer close(d.stopped)
-	for {
-		var batch []put
-		select {
-		case p := <-d.puts:
-			batch = append(batch, p)
-		case <-d.ended:
-		}
-		for more := true; more && len(batch) < most; {
-			select {
-			case p := <-d.puts:
-				batch = append(batch, p)
-			default:
-				more = false
-			}
-		}
-		if len(batch) == 0 {
-			return
-		}
-		results, err := d.commit(batch)
-		for i, p := range batch {
-			if err != nil {
-				p.done <- fmt.Errorf("writing records: %w", err)
-			} else {
-				p.done <- results[i]
-			}
-		}
-	}
+	return stale
 }
 
 // commit makes a batch in one transaction. Those that are stale leave no trace in it.
-func (d *DB) commit(batch []put) (results []error, err error) {
+func (d *DB) commit(batch [][]keyserver.Write) (results []error, err error) {
 	if err := d.there(); err != nil {
 		return nil, err
 	}
@@ -266,9 +257,9 @@ func (d *DB) commit(batch []put) (results []error, err error) {
 	}
 	defer tx.Rollback()
 	results = make([]error, len(batch))
-	for i, p := range batch {
-		if len(p.writes) > 1 { // All or none: the first is not made before the last is looked at.
-			fresh, err := d.current(ctx, tx, p.writes)
+	for i, writes := range batch {
+		if len(writes) > 1 { // All or none: the first is not made before the last is looked at.
+			fresh, err := d.current(ctx, tx, writes)
 			if err != nil {
 				return nil, err
 			}
@@ -277,12 +268,12 @@ func (d *DB) commit(batch []put) (results []error, err error) {
 				continue
 			}
 		}
-		for _, w := range p.writes {
+		for _, w := range writes {
 			fresh, err := d.apply(ctx, tx, w)
 			if err != nil {
 				return nil, err
 			}
-			if !fresh && len(p.writes) > 1 {
+			if !fresh && len(writes) > 1 {
 				return nil, errors.New("a record is written twice at once")
 			}
 			if !fresh {
@@ -332,7 +323,7 @@ func (d *DB) apply(ctx context.Context, tx *sql.Tx, w keyserver.Write) (fresh bo
 
 // Close implements keyserver.Records. What Put has taken is made before it returns.
 func (d *DB) Close() error {
-	d.end.Do(func() { close(d.ended) })
-	<-d.stopped
-	return errors.Join(d.get.Close(), d.read.Close(), d.write.Close())
+	d.puts.Close()
+	d.gets.Close()
+	return errors.Join(d.read.Close(), d.write.Close())
 }
