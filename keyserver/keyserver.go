@@ -61,7 +61,7 @@ type Config struct {
 type Server struct {
 	cfg         Config
 	incarnation atomic.Uint32
-	busy        [256]chan struct{} // by the first byte of the account: so writers here do not collide
+	busy        [1024]chan struct{} // by the first bits of the account: so writers here do not collide
 	missing     struct {
 		sync.Mutex
 		id    [4]byte // of the key that was asked for
@@ -345,7 +345,7 @@ func (s *Server) put(ctx context.Context, h *held, writes []Write) error {
 }
 
 func (s *Server) lock(ctx context.Context, a protocol.Account) (unlock func(), err error) {
-	busy := s.busy[a[0]]
+	busy := s.busy[int(binary.BigEndian.Uint16(a[:]))%len(s.busy)]
 	select {
 	case busy <- struct{}{}:
 		return func() { <-busy }, nil
@@ -433,7 +433,8 @@ func (s *Server) evaluate(ctx context.Context, h *held, seq uint64, e *protocol.
 	if e.WithProof > 1 {
 		return nil, refuse(protocol.CodeMalformed)
 	}
-	if err := e.Blinded.Check(); err != nil {
+	point, err := e.Blinded.Point()
+	if err != nil {
 		return nil, refuse(protocol.CodeMalformed)
 	}
 	if err := h.record.evaluate(h.key, seq, e, now); err != nil {
@@ -448,7 +449,7 @@ func (s *Server) evaluate(ctx context.Context, h *held, seq uint64, e *protocol.
 		return nil, err
 	}
 	if e.WithProof == 0 {
-		out, err := secret.Evaluate(e.Blinded)
+		out, err := secret.EvaluatePoint(point)
 		return protocol.Evaluated{Element: out, Left: h.left(h.key)}, err
 	}
 	out, proof, err := secret.Prove(e.Blinded)
