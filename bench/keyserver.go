@@ -33,8 +33,8 @@ const postgresEnv = "SATCHEL_POSTGRES"
 const (
 	goalSQLite   = 3000 // recoveries per core-second
 	goalPostgres = 2500
-	goalRest     = 30 << 20 // bytes
-	goalGrowth   = 20 << 20
+	goalRest     = 30_000_000 // bytes
+	goalGrowth   = 20_000_000
 	goalEvaluate = 50 * time.Millisecond
 )
 
@@ -290,7 +290,6 @@ func (b *bench) serveRecords(ctx context.Context, command, kind string) (v serve
 	if err := r.enrol(ctx, b.size.accounts); err != nil {
 		return v, err
 	}
-	// Like a person's server, it has a few accounts and was started a while ago.
 	b.note("%s: recoveries", kind)
 	err = b.server(ctx, command, r, func(s *server) error {
 		if v.rest, err = s.restingMemory(ctx, b.size.rest); err != nil {
@@ -494,7 +493,7 @@ func (r *records) putCost(ctx context.Context, callers, n int) (c putCost, err e
 			if err != nil {
 				return err
 			}
-			return db.Put(ctx, keyserver.Write{ID: e.ID, Version: e.Version, Data: e.Data})
+			return db.Put(ctx, keyserver.Write(e))
 		})
 		return float64(n) / time.Since(start).Seconds(), (ownTime() - before) / time.Duration(n), err
 	}

@@ -1,7 +1,7 @@
 // Command bench measures how fast Satchel is and prints tables in Markdown, each
 // with what was run and with the figure that is aimed at:
 //
-//	go run ./bench > figures.md          everything, in about ten minutes
+//	go run ./bench > figures.md          everything, in a quarter of an hour
 //	go run ./bench -only change,watch    some of it
 //	go run ./bench -only keyserver -profile cpu.pprof
 //
@@ -75,7 +75,7 @@ type size struct {
 var full = size{
 	items: []int{10, 100, 1000, 10_000}, value: 10_000, small: 2000, large: 1024,
 	files: 10_000, runs: 5, quick: 31, watched: 31,
-	accounts: 4096, rounds: 6, callers: 128, others: 1_000_000, rest: 5 * time.Second, bare: 2000,
+	accounts: 2048, rounds: 5, callers: 128, others: 1_000_000, rest: 5 * time.Second, bare: 2000,
 }
 
 // sections are the parts of a run. Those that measure memory are programs of their

@@ -134,6 +134,7 @@ func post(body []byte, host string) []byte {
 // accounts of its own: as fast as it is answered, or, if rate is not 0, so many recoveries
 // a second in all.
 func (s *server) load(ctx context.Context, r *records, connections, rounds int, rate float64) (l loaded, err error) {
+	l.recoveries = len(r.used) * rounds
 	plans := make([][]step, connections)
 	err = at(ctx, connections, connections, func(c int) error {
 		of := make([][]step, 0, len(r.used)/connections+1)
@@ -145,7 +146,6 @@ func (s *server) load(ctx context.Context, r *records, connections, rounds int, 
 				plans[c] = append(plans[c], steps[round])
 			}
 		}
-		l.recoveries = len(r.used) * rounds
 		return nil
 	})
 	if err != nil {
