@@ -319,6 +319,15 @@ func TestFrozen(t *testing.T) {
 		if err != nil || len(slots) != 1 {
 			t.Fatalf("%d PIN slots, %v\n%s", len(slots), err, frozen)
 		}
+		newest, err := seal.ParseSnapshotName(want.Snapshot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, st := range slots[0].Standing[1:] {
+			if h := st.Head; h.Epoch != newest.Epoch || h.Generation != newest.Generation || hex.EncodeToString(h.Snapshot[:]) != string(newest.Hash) {
+				t.Errorf("%s keeps the head %+v, want %s\n%s", st.Server, h, newest, frozen)
+			}
+		}
 		_, _, err = found.OpenPIN(ctx, slots[0], pin(s.OldPIN), secret.Bytes{})
 		isErr(t, err, guard.ErrWrongPIN, satchel.CodeWrongSecret)
 		o, told, err := found.OpenPIN(ctx, slots[0], pin(s.PIN), secret.Bytes{})
