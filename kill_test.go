@@ -35,7 +35,7 @@ const (
 	seedEnv = "SATCHEL_KILL_SEED"
 )
 
-var handful = []string{"create/1", "save/3", "takeover/1", "heal/1", "prune/1", "rekey/1"}
+var handful = []string{"create/1", "save/3", "takeover/1", "heal/1", "prune/1", "rekey/1", "change-pin/1"}
 
 // A process that has victimEnv set is a victim of TestKills: it does the operation
 // that the variable tells in the world that it tells, and kills itself on the way.
@@ -46,9 +46,11 @@ const victimEnv = "SATCHEL_TEST_VICTIM"
 //	<device>/<name>      the device's directory; what is being made stands beside it
 //	<device>/keychain    its keychain, of files
 //	place-<n>            folders that sync
+//	guard-<n>            key servers, see keyServers
 type setting struct {
-	dir  string
-	hook func(durable.Step) error
+	dir     string
+	servers *keyServers
+	hook    func(durable.Step) error
 
 	Places int
 	Device string // the device at work
@@ -58,11 +60,14 @@ type setting struct {
 	Keys   string // the wallet's, as text
 	Fresh  bool   // nothing was made yet: the places are being chosen
 	Name   string // of the device's directory
+	Guards int    // key servers; without any it has no PIN
+	PIN    string // that Create sets; "" for none
 
 	out    func(ack)         // told what is acknowledged
 	read   func(path string) // told what a place was asked for and gave; may be nil
 	values map[string]string // that the wallet should have
 	slots  int               // that it should have
+	killed int               // the step in which a process was killed
 }
 
 // state is what a device or a stranger has of a wallet.
@@ -89,6 +94,7 @@ type ack struct {
 func (w *setting) clone(dir string) *setting {
 	c := *w
 	c.dir, c.hook, c.out, c.read = dir, nil, nil, nil
+	c.servers = newKeyServers(dir)
 	return &c
 }
 
@@ -103,6 +109,9 @@ func (w *setting) config(device string) (satchel.Config, error) {
 	k := keychain.File(filepath.Join(w.dir, device, "keychain"))
 	k.Hook = w.hook
 	cfg.Keychain = k
+	if w.Guards > 0 {
+		cfg.Guardians = w.servers.client(w.hook)
+	}
 	for i := range w.Places {
 		dir := w.place(i)
 		c := folder.Config{Create: w.Fresh}
@@ -247,7 +256,7 @@ func victim(spec string) {
 		os.Exit(2)
 	}
 	w := j.World
-	w.dir = j.Dir
+	w.dir, w.servers = j.Dir, newKeyServers(j.Dir)
 	w.out = func(a ack) {
 		line, err := json.Marshal(a)
 		if err != nil {
@@ -289,6 +298,8 @@ type operation struct {
 	lost []int
 	// judge looks at what is left, if it is not as for the others.
 	judge func(t *testing.T, s *killing, w *setting, acked bool)
+	// pins are those that it is about; nil if it is about none.
+	pins *pins
 	// ends says that the operation ends the backup: from its beginning on, nobody
 	// needs to be able to restore.
 	ends bool
@@ -456,6 +467,87 @@ var operations = map[string]operation{
 		judge:   judgeRekey,
 		steps:   []string{"rename .satchel-rekey-", "rename renewed", "link slots", "link snapshots", "remove slots", "remove snapshots", "rename .satchel-staging-"},
 	},
+	// The first PIN.
+	"pin": {
+		prepare: func(w *setting) error {
+			w.Guards = worldGuard
+			return prepareSaves(w, 2)
+		},
+		do:    doChangePIN,
+		again: func(w *setting) error { return changeAgain(w, "") },
+		pins:  &pins{"", newPIN},
+		steps: []string{"ask create", "append state.log", "link slots", "ask confirm", "ask puthead"},
+	},
+	// Another PIN, and another key server in the place of one.
+	"change-pin": {
+		prepare: preparePIN,
+		do:      doChangePIN,
+		again:   func(w *setting) error { return changeAgain(w, oldPIN) },
+		pins:    &pins{oldPIN, newPIN},
+		steps:   []string{"ask create", "append state.log", "link slots", "ask confirm", "ask delete", "remove slots", "ask puthead"},
+	},
+	"remove-pin": {
+		prepare: preparePIN,
+		do:      removeSecond,
+		again: func(w *setting) error {
+			err := removeSecond(w)
+			if errors.Is(err, satchel.ErrNoSlot) {
+				err = w.open(bringUp)
+			}
+			return err
+		},
+		pins:  &pins{oldPIN, ""},
+		steps: []string{"ask delete", "remove slots"},
+	},
+	"create-pin": {
+		prepare: func(w *setting) error {
+			w.Guards, w.PIN = worldGuard, newPIN
+			return nil
+		},
+		do: doCreate,
+		again: func(w *setting) error {
+			err := w.open(bringUp)
+			if errors.Is(err, satchel.ErrNoDevice) {
+				err = doCreate(w)
+			}
+			return err
+		},
+		pins:  &pins{"", newPIN},
+		steps: []string{"ask create", "rename wallet", "link slots", "ask confirm", "ask puthead"},
+	},
+	// With nothing but the PIN.
+	"takeover-pin": {
+		prepare: func(w *setting) error {
+			err := preparePIN(w)
+			w.Device = "b"
+			return err
+		},
+		do: doRestorePIN,
+		again: func(w *setting) error {
+			err := w.open(bringUp)
+			if errors.Is(err, satchel.ErrNoDevice) {
+				err = doRestorePIN(w)
+			}
+			return err
+		},
+		pins:  &pins{oldPIN, oldPIN},
+		steps: []string{"ask evaluate", "ask finish", "ask installepoch", "rename wallet", "link snapshots", "ask puthead"},
+	},
+	"rekey-pin": {
+		prepare: preparePIN,
+		do:      doRekey,
+		judge:   judgeRekey,
+		pins:    &pins{oldPIN, newPIN},
+		steps:   []string{"ask create", "link slots", "ask confirm", "ask puthead", "ask delete", "remove slots", "rename renewed"},
+	},
+	"delete-pin": {
+		prepare: preparePIN,
+		do:      doDelete,
+		again:   doDelete,
+		ends:    true,
+		pins:    &pins{oldPIN, ""},
+		steps:   []string{"ask delete", "remove slots"},
+	},
 	"delete": {
 		prepare: func(w *setting) error { return prepareSaves(w, 2) },
 		do:      doDelete,
@@ -493,10 +585,14 @@ func doCreate(w *setting) error {
 	if err != nil {
 		return err
 	}
-	b, err := satchel.Create(context.Background(), cfg, satchel.Plan{
+	p := satchel.Plan{
 		Label: "Samantha", Keys: keys, Slots: []slot.Secret{w.way()},
 		Items: []satchel.Change{item("labels", "first"), item("file/big", strings.Repeat("first", 1000)), item("gone", "first")},
-	})
+	}
+	if w.PIN != "" {
+		p.PIN = new(plan(w.PIN))
+	}
+	b, err := satchel.Create(context.Background(), cfg, p)
 	if b == nil {
 		return err
 	}
@@ -637,9 +733,17 @@ func (w *setting) renewed() *setting {
 }
 
 func doRekey(w *setting) error {
+	p := satchel.RekeyPlan{Slots: []slot.Secret{w.renewed().way()}}
+	if w.Guards > 0 {
+		p.PIN = new(plan(newPIN))
+	}
+	return w.rekey(p)
+}
+
+func (w *setting) rekey(p satchel.RekeyPlan) error {
 	return w.owner(func(b *satchel.Backup, o *satchel.Owner) error {
 		n := w.renewed()
-		nb, _, err := o.Rekey(context.Background(), n.wallet(w.Device), satchel.RekeyPlan{Slots: []slot.Secret{n.way()}})
+		nb, _, err := o.Rekey(context.Background(), n.wallet(w.Device), p)
 		if nb == nil {
 			return err
 		}
@@ -647,9 +751,24 @@ func doRekey(w *setting) error {
 		if err != nil {
 			return err
 		}
-		n.values, n.slots = w.values, 1
+		n.values, n.slots = w.values, len(p.Slots)
+		if p.PIN != nil {
+			n.slots++
+		}
 		return n.acknowledged(nb, nil, 0)
 	})
+}
+
+// rekeyAgain does it again. With a PIN, what was begun is finished or put away first:
+// which PIN it has cannot be known.
+func rekeyAgain(w *setting) error {
+	if w.Guards > 0 {
+		finished := w.rekey(satchel.RekeyPlan{})
+		if _, err := satchel.ReadDevice(w.wallet(w.Device)); err != nil {
+			return finished
+		}
+	}
+	return doRekey(w)
 }
 
 // judgeRekey looks at a setting in which a process was killed while it made new keys:
@@ -699,11 +818,14 @@ func judgeRekey(t *testing.T, s *killing, w *setting, acked bool) {
 	for _, set := range alone(cfg.Places) {
 		has(fmt.Sprintf("%d places", len(set)), map[string]func() (state, error){"old": reader(old, set), "new": reader(renewed, set)})
 	}
+	if s.pins != nil {
+		s.pinned(t, w, acked)
+	}
 	s.age(t, w)
 
 	// The user does it again.
 	if _, err := satchel.ReadDevice(old.wallet(w.Device)); err == nil {
-		err = doRekey(old)
+		err = rekeyAgain(old)
 		if err != nil {
 			t.Fatalf("going on: %v", err)
 		}
@@ -733,6 +855,17 @@ func judgeRekey(t *testing.T, s *killing, w *setting, acked bool) {
 		if found, err := satchel.Find(context.Background(), satchel.Config{Settle: -1, Places: set}); err != nil || len(found) != 1 {
 			t.Errorf("in the end there are %d backups, %v", len(found), err)
 		}
+	}
+	if s.pins != nil {
+		var end state
+		err := renewed.open(func(b *satchel.Backup) (err error) {
+			end, err = stateOf(b)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.pinnedEnd(t, renewed, end)
 	}
 	if _, stagings := leftBehind(t, w.dir); stagings > 0 {
 		// The old directory was being put away, and the next wallet beside it goes on.
@@ -870,6 +1003,7 @@ func newScene(t *testing.T, name string, places int) *killing {
 		Code: string(first.Open()), Second: string(second.Open()), Keys: string(text.Open()),
 		out: func(a ack) { s.acks = append(s.acks, a) },
 	}
+	w.servers = newKeyServers(w.dir)
 	for _, device := range []string{"a", "b"} {
 		if err := os.Mkdir(filepath.Join(w.dir, device), 0o700); err != nil {
 			t.Fatal(err)
@@ -877,6 +1011,9 @@ func newScene(t *testing.T, name string, places int) *killing {
 	}
 	if err := s.prepare(w); err != nil {
 		t.Fatalf("before: %v", err)
+	}
+	if err := w.servers.close(); err != nil {
+		t.Fatal(err)
 	}
 	s.before = len(s.acks)
 	w.Fresh = s.before == 0
@@ -896,6 +1033,9 @@ func newScene(t *testing.T, name string, places int) *killing {
 	}
 	if err := s.do(whole); err != nil {
 		t.Fatalf("without a kill: %v", err)
+	}
+	if err := whole.servers.close(); err != nil {
+		t.Fatal(err)
 	}
 	if len(s.acks) == s.before {
 		t.Fatal("nothing was acknowledged")
@@ -945,7 +1085,13 @@ func (s *killing) copy(t *testing.T) *setting {
 // kill lets a process die in the n-th call of the hook, and looks at what is left.
 func (s *killing) kill(t *testing.T, n int) {
 	w := s.copy(t)
+	w.killed = n
 	defer os.RemoveAll(w.dir)
+	defer func() {
+		if err := w.servers.close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	spec, err := json.Marshal(job{w.dir, s.name, n, w})
 	if err != nil {
 		t.Fatal(err)
@@ -1001,6 +1147,9 @@ func (s *killing) judge(t *testing.T, w *setting, acked int) {
 	// So has a stranger with the secret, from each place that was said to have it,
 	// and from all of them.
 	s.strangers(t, w, acks, next)
+	if s.pins != nil {
+		s.pinned(t, w, acked > 0)
+	}
 
 	// Time passes, and the user goes on.
 	s.age(t, w)
@@ -1059,7 +1208,7 @@ func (s *killing) judge(t *testing.T, w *setting, acked int) {
 			t.Errorf("in the end a stranger has %v, %v, want %v", got, err, end)
 		}
 		got, err := stranger(w.second(), set)
-		if want := end.Slots > 1; want && (err != nil || !got.same(end)) || !want && err == nil {
+		if want := end.Slots > 1 && s.pins == nil; want && (err != nil || !got.same(end)) || !want && err == nil {
 			t.Errorf("in the end a stranger with the second code has %v, %v; it should open: %v", got, err, want)
 		}
 	}
@@ -1071,6 +1220,9 @@ func (s *killing) judge(t *testing.T, w *setting, acked int) {
 				t.Errorf("the older device: %v, want ErrOtherDevice", err)
 			}
 		}
+	}
+	if s.pins != nil {
+		s.pinnedEnd(t, w, end)
 	}
 	s.tidy(t, w)
 }
@@ -1116,7 +1268,7 @@ func (s *killing) mine(t *testing.T, w *setting, device string, acks, next []ack
 	}
 	others := func(a ack) bool { return a.Device != device }
 	acks, next = slices.DeleteFunc(slices.Clone(acks), others), slices.DeleteFunc(slices.Clone(next), others)
-	if err := between(got, acks, next); err != nil {
+	if err := s.between(got, acks, next); err != nil {
 		t.Errorf("device %s: %v", device, err)
 	}
 	return &got
@@ -1124,9 +1276,12 @@ func (s *killing) mine(t *testing.T, w *setting, device string, acks, next []ack
 
 // between returns nil if a state is the last of the acknowledged ones or the one
 // after it, or one on the way from the one to the other.
-func between(got state, acks, next []ack) error {
+func (s *killing) between(got state, acks, next []ack) error {
 	want := next[len(next)-1].State
 	lowest := uint64(0)
+	if s.pins != nil && s.pins.old != "" && len(next) > s.before && got.Generation < want.Generation && got.Slots == want.Slots+1 {
+		got.Slots-- // While a PIN is changed there are both.
+	}
 	ok := got.Generation <= want.Generation && got.same(want)
 	if len(acks) > 0 {
 		last := acks[len(acks)-1].State
@@ -1189,7 +1344,7 @@ func (s *killing) strangers(t *testing.T, w *setting, acks, next []ack) {
 			t.Errorf("a stranger, of %d places: generation %d, which nobody can have written", len(set), got.Generation)
 			continue
 		}
-		if err := between(got, known[:i], known[:i+1]); err != nil {
+		if err := s.between(got, known[:i], known[:i+1]); err != nil {
 			t.Errorf("a stranger, of %d places: %v", len(set), err)
 		}
 	}
@@ -1226,6 +1381,10 @@ func (s *killing) ended(t *testing.T, w *setting) {
 	}
 	if found, err := satchel.Find(context.Background(), cfg); !errors.Is(err, satchel.ErrNoBackup) {
 		t.Errorf("after it was deleted: found %d, %v", len(found), err)
+	}
+	if s.pins != nil {
+		s.settled(t, w, cfg.Places)
+		s.endedAccounts(t, w)
 	}
 	for _, p := range cfg.Places {
 		if left := objects(t, p.Store, ""); len(left) > 0 {

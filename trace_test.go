@@ -64,6 +64,12 @@ func (tr *trace) step(s durable.Step) {
 		if (s.Op == durable.OpAppend || s.Op == durable.OpRename) && isLog && !making {
 			tr.flushed("committed")
 		}
+		if s.Op == opAsk && filepath.Base(s.Path) == "confirm" {
+			tr.flushed("a key server was told of a PIN")
+			for _, path := range slices.Sorted(maps.Keys(tr.unread)) {
+				tr.problem("a key server was told of a PIN before %s was read back", path)
+			}
+		}
 		return
 	}
 	tr.done = append(tr.done, s)
