@@ -68,26 +68,47 @@ func (r *anchorRecord) anchor() (a anchor, err error) {
 	return a, err
 }
 
-// pinSlot returns the PIN slot whose key servers keep the head, nil if there is none yet.
-func (b *Backup) pinSlot(ctx context.Context) *guard.Slot {
+// pinSlots returns the PIN slots whose key servers keep the head: usually one, and while a
+// PIN is being changed the new and the old one.
+func (b *Backup) pinSlots(ctx context.Context) (list []*guard.Slot) {
 	d := b.dev
-	if b.cfg.Guardians == nil || d.pin.Plan != nil {
+	if b.cfg.Guardians == nil {
 		return nil
 	}
 	for _, n := range slices.Backward(d.slots) {
-		if !isPIN(n) {
-			continue
+		if !isPIN(n) || n.Path() == d.pin.Slot && len(d.pin.Old) == 0 {
+			continue // It is none, or no key server knows it yet.
 		}
 		data, err := b.slotObject(ctx, n)
 		if err == nil {
 			var s *guard.Slot
 			if s, err = slot.ReadPIN(data, guard.ID(d.key.Backup())); err == nil {
-				return s
+				list = append(list, s)
+				continue
 			}
 		}
 		b.cfg.Logger.Warn("the PIN slot cannot be read, so the key servers are not told of the newest state", "slot", n.Path(), "err", err)
 	}
-	return nil
+	return list
+}
+
+// putHead puts a head at the key servers of some slots. It is anchored if those of one
+// keep it, and refused if those of one do.
+func (b *Backup) putHead(ctx context.Context, slots []*guard.Slot, h protocol.Head) error {
+	var errs []error
+	anchored := false
+	for _, s := range slots {
+		err := b.cfg.Guardians.PutHead(ctx, s, h, b.dev.epochs)
+		if errors.Is(err, guard.ErrConflict) {
+			return err
+		}
+		anchored = anchored || err == nil
+		errs = append(errs, err)
+	}
+	if anchored {
+		return nil
+	}
+	return errors.Join(errs...)
 }
 
 // anchor tells the key servers of the newest snapshot, which enough places hold. Those
@@ -98,10 +119,16 @@ func (b *Backup) anchor(ctx context.Context) error {
 	if d.anchor.kept == d.head() && d.anchor.err == nil || !d.anchor.fenced && d.anchor.next.After(time.Now()) {
 		return nil
 	}
-	s := b.pinSlot(ctx)
-	if s == nil {
+	if !slices.ContainsFunc(d.slots, isPIN) {
 		if d.anchor != (anchor{}) {
 			b.change(func() { d.anchor = anchor{} })
+		}
+		return nil
+	}
+	slots := b.pinSlots(ctx)
+	if len(slots) == 0 { // They cannot be asked.
+		if d.anchor.fenced {
+			return d.anchor.err
 		}
 		return nil
 	}
@@ -109,7 +136,7 @@ func (b *Backup) anchor(ctx context.Context) error {
 	h := protocol.NewHead(d.key.Head(), n.Epoch, n.Generation, snapshotHash(n), 0)
 	ctx, cancel := context.WithTimeout(ctx, anchorTime)
 	defer cancel()
-	err := b.cfg.Guardians.PutHead(ctx, s, h, d.epochs)
+	err := b.putHead(ctx, slots, h)
 	a := anchor{kept: n}
 	switch {
 	case errors.Is(err, guard.ErrConflict):
@@ -212,13 +239,17 @@ func (o *Opened) headKey(epoch uint64) ed25519.PublicKey { return public(o.keys.
 // ErrOlder or ErrForked; what could not be found out is a warning.
 func (o *Opened) heads(ctx context.Context) error {
 	slots, errs := o.pinSlots(ctx)
-	asked := false
+	asked, unproven := false, false
 	for _, s := range slots {
 		limited, cancel := context.WithTimeout(ctx, 2*anchorTime)
 		h, err := o.found.cfg.Guardians.Heads(limited, s, o.headKey)
 		cancel()
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if gone := goneAt(h, err); gone > 0 && gone > h.Of-s.Threshold {
+			errs = append(errs, errPINGone)
+			continue
 		}
 		if err == nil && len(h.Failures) > h.Of/2 {
 			err = fmt.Errorf("%d of %d key servers did not say: %s: %w", len(h.Failures), h.Of, h.Failures[0].Server, h.Failures[0].Err)
@@ -230,15 +261,37 @@ func (o *Opened) heads(ctx context.Context) error {
 			continue
 		}
 		asked = asked || err == nil
+		unproven = unproven || err == nil && h.Newest != (protocol.Head{}) && h.Proven == 0
 		o.epoch = max(o.epoch, h.Epoch)
 		if err := o.atLeast(h.Newest); err != nil {
 			return err
 		}
 	}
-	if !asked && len(errs) > 0 {
+	if unproven {
+		o.warnings = append(o.warnings, "the key servers were put back from a copy of their own, and may not know the newest state")
+	}
+	if !asked && slices.Contains(errs, errPINGone) {
+		o.warnings = append(o.warnings, "this state lists a PIN that was changed or removed since, or never confirmed: this may be an old copy, look whether another place has a newer one")
+	} else if !asked && len(errs) > 0 {
 		o.warnings = append(o.warnings, fmt.Sprintf("the key servers could not be asked whether this is the newest state: %v", errs[0]))
 	}
 	return nil
+}
+
+// errPINGone says that a PIN slot opens nothing any more.
+var errPINGone = errors.New("the PIN is gone")
+
+// goneAt counts the key servers that have no account for a slot.
+func goneAt(h *guard.Heads, err error) (n int) {
+	if err != nil {
+		return 0
+	}
+	for _, f := range h.Failures {
+		if errors.Is(f.Err, guard.ErrGone) {
+			n++
+		}
+	}
+	return n
 }
 
 // raise tells the key servers that a new epoch began.

@@ -301,7 +301,7 @@ func (b *Backup) Status() Status {
 		Epoch: d.head().Epoch, Generation: d.head().Generation, Saved: d.headTime,
 		Items: countItems(d.items), Slots: slotInfos(d.slots),
 		Missing: lostItems(d.items), Deleted: d.deleted, Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
-		KeysDropped: d.keysDropped(), WordsWritten: d.kept.Written, Limit: d.limit(), Rekeying: d.rekey.Dir, PINPending: d.pin.Plan != nil, PINEnding: ending(d.pin.Ending),
+		KeysDropped: d.keysDropped(), WordsWritten: d.kept.Written, Limit: d.limit(), Rekeying: d.rekey.Dir, PINPending: d.pin.Plan != nil, PINEnding: ending(d.pin.Ending), PINLost: slices.Clone(d.pin.Lost), PINUndone: d.pin.Undone,
 		Anchored: d.anchor.kept == d.head() && d.anchor.err == nil && !d.head().IsZero(), AnchorErr: d.anchor.err,
 	}
 	s.Next = nextStep(&s)

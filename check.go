@@ -107,6 +107,13 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 		r.add("", name, fmt.Errorf("lost before this device was restored: %w", ErrIncomplete))
 		whole = 0
 	}
+	if !slices.ContainsFunc(d.slots, func(n seal.SlotName) bool { return !isPIN(n) }) && b.cfg.Guardians != nil && len(d.slots) > 0 && d.pin.Plan == nil {
+		// Nothing else opens it.
+		if err := b.opensAlone(ctx, d.slots); err != nil && ctx.Err() == nil {
+			r.add("", d.slots[0].Path(), err)
+			whole = 0
+		}
+	}
 	if whole >= b.cfg.Copies && b.protected() {
 		b.change(func() { d.verified = b.cfg.Now() })
 	}

@@ -882,7 +882,7 @@ func (d *device) rewrite(commit []record) error {
 	if d.rekey.ID != "" {
 		list = append(list, record{Rekey: &d.rekey})
 	}
-	if d.pin.Plan != nil || len(d.pin.Ending) > 0 {
+	if d.pin.Plan != nil || len(d.pin.Ending)+len(d.pin.Lost) > 0 || d.pin.Undone {
 		list = append(list, record{PIN: &d.pin})
 	}
 	if len(d.epochs) > 0 {

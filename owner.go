@@ -120,8 +120,11 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 	if i := slices.IndexFunc(b.dev.slots, is); i >= 0 {
 		found = true
 		slots := slices.Delete(slices.Clone(b.dev.slots), i, i+1)
-		if !slices.ContainsFunc(slots, func(n seal.SlotName) bool { _, err := b.sealed(ctx, n.Path()); return err == nil }) {
-			return fmt.Errorf("%w: add another way in first", ErrLastSlot)
+		if err := b.opensAlone(ctx, slots); err != nil {
+			return err
+		}
+		if err := b.mayRemovePIN(b.dev.slots[i]); err != nil {
+			return fmt.Errorf("removing a PIN: %w", err)
 		}
 		if isPIN(b.dev.slots[i]) {
 			if endErr = o.endPIN(ctx, b.dev.slots[i]); errors.Is(endErr, errNoGuardians) {
@@ -266,10 +269,12 @@ func (o *Owner) Delete(ctx context.Context) (Deleted, error) {
 		return del, err
 	}
 	defer b.end()
-	for _, server := range o.endPINs(ctx) {
-		del.Left = append(del.Left, server+": an account of the PIN")
-	}
 	err := o.deleteAll(ctx, &del)
+	if b.dev.deleted { // Otherwise it goes on, perhaps with nothing but its PIN.
+		for _, server := range o.endPINs(ctx) {
+			del.Left = append(del.Left, server+": an account of the PIN")
+		}
+	}
 	return del, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/satchel-backup/satchel/guard"
@@ -33,6 +34,8 @@ type pinRecord struct {
 	Slot       string            `json:"slot,omitempty"`       // path
 	Old        []string          `json:"old,omitempty"`        // paths of the slots that it takes the place of
 	Ending     []guard.Step      `json:"ending,omitempty"`     // accounts of earlier PINs that are still to be ended
+	Lost       []string          `json:"lost,omitempty"`       // key servers that lost their account of this PIN before it was confirmed
+	Undone     bool              `json:"undone,omitempty"`     // the last change was given up, because too many did
 }
 
 // settleTime bounds how long a Save waits for key servers that are to be told of a PIN.
@@ -75,11 +78,14 @@ func (o *Owner) setPIN(ctx context.Context, p PINPlan) (info SlotInfo, err error
 		return info, fmt.Errorf("what was begun before cannot be put away: %w", err)
 	}
 	if d.pin.Plan != nil {
+		b.pinNext = time.Time{}
 		if err := b.sync(ctx, looks); err != nil {
 			return info, err
 		}
 		if d.pin.Plan != nil {
-			return info, fmt.Errorf("an earlier change: %w", guard.ErrPending)
+			if err := o.concludePIN(ctx); err != nil {
+				return info, fmt.Errorf("an earlier change: %w", err)
+			}
 		}
 	}
 	if len(d.slots) >= seal.MaxSlots {
@@ -146,6 +152,74 @@ func (b *Backup) firstPIN(ctx context.Context, keys *seal.Keys, p PINPlan) (n se
 
 var errNoGuardians = errors.New("Config.Guardians is missing")
 
+// concludePIN ends a change of the PIN of which a key server could not be told, so that
+// another one can begin: one that is gone for good must not be in the way for ever. The
+// slot of which enough accounts are known to be there stays.
+func (o *Owner) concludePIN(ctx context.Context) error {
+	b := o.b
+	r := b.dev.pin
+	fresh, err := b.readPIN(ctx, r.Slot)
+	if err != nil {
+		return err
+	}
+	by := guard.Owner(o.keys.Owner())
+	open := slices.Concat(r.Settlement.First, r.Settlement.Then)
+	if len(fresh.Guardians)-len(r.Lost)-len(open) >= fresh.Threshold {
+		concluded := pinRecord{Ending: slices.Concat(r.Ending, r.Settlement.Drop), Lost: r.Lost}
+		for _, s := range open {
+			concluded.Lost = append(concluded.Lost, s.Server)
+		}
+		for _, path := range r.Old {
+			if old, err := b.readPIN(ctx, path); err == nil {
+				concluded.Ending = append(concluded.Ending, guard.Ending(old, by)...)
+			}
+			if err := b.dropSlot(path); err != nil {
+				return err
+			}
+		}
+		b.change(func() { b.dev.anchor = anchor{} })
+		return b.recordPIN(concluded)
+	}
+	opens := slices.ContainsFunc(b.dev.slots, func(n seal.SlotName) bool { return !isPIN(n) })
+	for _, path := range r.Old {
+		old, err := b.readPIN(ctx, path)
+		if err != nil {
+			continue
+		}
+		list, err := b.cfg.Guardians.Status(ctx, old)
+		if err != nil {
+			return err
+		}
+		active := 0
+		for i := range list {
+			if list[i].Err == nil && list[i].State == protocol.StateActive {
+				active++
+			}
+		}
+		opens = opens || active >= old.Threshold
+	}
+	if !opens {
+		return guard.ErrPending
+	}
+	if err := b.dropSlot(r.Slot); err != nil {
+		return err
+	}
+	return b.recordPIN(pinRecord{Ending: append(slices.Clone(r.Ending), guard.Ending(fresh, by)...), Undone: true})
+}
+
+// readPIN reads a PIN slot by its path.
+func (b *Backup) readPIN(ctx context.Context, path string) (*guard.Slot, error) {
+	n, ok := seal.ParseSlotPath(path)
+	if !ok {
+		return nil, seal.ErrDamaged
+	}
+	data, err := b.slotObject(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	return slot.ReadPIN(data, guard.ID(b.dev.key.Backup()))
+}
+
 func public(k ed25519.PrivateKey) ed25519.PublicKey { return k.Public().(ed25519.PublicKey) }
 
 // isPIN reports whether a slot is one of a PIN.
@@ -172,7 +246,7 @@ func (o *Owner) planPIN(ctx context.Context, p PINPlan, r *pinRecord) (err error
 				return err
 			}
 		default:
-			r.Ending = append(r.Ending, guard.Ending(s.slot, by)...)
+			r.Plan.Drop = append(r.Plan.Drop, guard.Ending(s.slot, by)...) // When all is done.
 		}
 	}
 	if r.Plan == nil {
@@ -226,14 +300,9 @@ func (b *Backup) settlePIN(ctx context.Context) (again bool) {
 		b.pinNext = time.Now().Add(b.pinPause)
 	}
 	if settling {
-		left, err := b.cfg.Guardians.Settle(ctx, &guard.Settlement{First: r.Settlement.First, Then: r.Settlement.Then})
-		out, ending := r.Old, append(slices.Clone(r.Ending), r.Settlement.Drop...)
-		if errors.Is(err, guard.ErrGone) && len(left.First) > 0 {
-			out, ending = []string{r.Slot}, r.Ending // It took too long. The old one is as it was.
-		} else if !left.Done() {
+		out, done, err := b.confirmPIN(ctx, &r)
+		if !done {
 			wait("the key servers do not know all of the new PIN", err)
-			left.Drop = r.Settlement.Drop
-			r.Settlement = left
 			if err := b.recordPIN(r); err != nil {
 				b.cfg.Logger.Warn("recording how far the PIN is", "err", err)
 			}
@@ -246,10 +315,15 @@ func (b *Backup) settlePIN(ctx context.Context) (again bool) {
 				return false
 			}
 		}
-		if err := b.recordPIN(pinRecord{Ending: ending}); err != nil {
+		settled := pinRecord{Ending: r.Ending, Lost: r.Lost, Undone: slices.Contains(out, r.Slot)}
+		if !settled.Undone {
+			settled.Ending = append(slices.Clone(r.Ending), r.Settlement.Drop...)
+		}
+		if err := b.recordPIN(settled); err != nil {
 			b.cfg.Logger.Warn("recording that the PIN is set", "err", err)
 			return false
 		}
+		b.change(func() { b.dev.anchor = anchor{} }) // New accounts have no head.
 		r, again = b.dev.pin, true
 	}
 	if len(r.Ending) > 0 {
@@ -267,14 +341,141 @@ func (b *Backup) settlePIN(ctx context.Context) (again bool) {
 	return again
 }
 
+// confirmPIN tells the key servers of a new PIN, and brings r to what is left. When it is
+// done, out are the slots that are to be taken out: the old ones; or the new one, if too
+// few key servers have an account for it any more and the old ones open.
+func (b *Backup) confirmPIN(ctx context.Context, r *pinRecord) (out []string, done bool, err error) {
+	fresh, err := b.readPIN(ctx, r.Slot)
+	if err != nil {
+		return nil, false, err
+	}
+	// Another device may have taken over, and live from the accounts that would end.
+	opens := slices.ContainsFunc(b.dev.slots, func(n seal.SlotName) bool { return !isPIN(n) }) // without the new one
+	for _, path := range r.Old {
+		old, err := b.readPIN(ctx, path)
+		if err != nil {
+			continue // It opens nothing, here at least.
+		}
+		list, err := b.cfg.Guardians.Status(ctx, old)
+		if err != nil {
+			return nil, false, err
+		}
+		alive, further, there := 0, 0, 0
+		for i := range list {
+			if st := &list[i]; st.Err == nil && st.State == protocol.StateActive {
+				there++
+				if st.Epoch > b.dev.key.Epoch() {
+					further++
+				}
+			}
+			if !errors.Is(list[i].Err, guard.ErrGone) {
+				alive++
+			}
+		}
+		if further > 0 && 2*further >= there {
+			return nil, false, fmt.Errorf("%w: the key servers of the PIN before know a later epoch", ErrOtherDevice)
+		}
+		opens = opens || alive >= old.Threshold
+	}
+	var gone []guard.Step
+	left := *r.Settlement
+	var lost []guard.Step
+	left.First, lost, err = b.confirm(ctx, left.First)
+	gone = append(gone, lost...)
+	if len(left.First) == 0 && len(fresh.Guardians)-len(r.Lost)-len(gone) >= fresh.Threshold {
+		var thenErr error
+		left.Then, lost, thenErr = b.confirm(ctx, left.Then)
+		gone, err = append(gone, lost...), errors.Join(err, thenErr)
+	}
+	for _, s := range gone {
+		r.Lost = append(r.Lost, s.Server)
+	}
+	r.Settlement = &left
+	if len(fresh.Guardians)-len(r.Lost) < fresh.Threshold {
+		// The new slot opens nothing.
+		if opens {
+			return []string{r.Slot}, true, err
+		}
+		return nil, false, errors.Join(err, guard.ErrGone)
+	}
+	return r.Old, len(left.First)+len(left.Then) == 0, err
+}
+
+// confirm takes steps, all at once, and returns those that are left, and those whose
+// account is gone: it expired, or whoever has the slot ended it.
+func (b *Backup) confirm(ctx context.Context, steps []guard.Step) (left, gone []guard.Step, err error) {
+	errs := make([]error, len(steps))
+	var wg sync.WaitGroup
+	for i := range steps {
+		wg.Go(func() {
+			_, errs[i] = b.cfg.Guardians.Settle(ctx, &guard.Settlement{First: steps[i : i+1]})
+		})
+	}
+	wg.Wait()
+	for i, err := range errs {
+		switch {
+		case errors.Is(err, guard.ErrGone):
+			gone = append(gone, steps[i])
+		case err != nil:
+			left = append(left, steps[i])
+		}
+	}
+	return left, gone, errors.Join(errs...)
+}
+
+// opensAlone returns nil if one of some slots is a way in that needs nothing else, or is a
+// PIN whose key servers say that it can be tried: only then others may go.
+func (b *Backup) opensAlone(ctx context.Context, slots []seal.SlotName) error {
+	var pins []seal.SlotName
+	for _, n := range slots {
+		switch _, err := b.sealed(ctx, n.Path()); {
+		case err != nil:
+		case !isPIN(n):
+			return nil
+		case b.dev.pin.Plan == nil || n.Path() != b.dev.pin.Slot: // That one may not come about.
+			pins = append(pins, n)
+		}
+	}
+	if len(pins) == 0 {
+		return fmt.Errorf("%w: add another way in first", ErrLastSlot)
+	}
+	list, err := pinSlots(ctx, b.cfg.Guardians, guard.ID(b.dev.key.Backup()), pins, func(n seal.SlotName) ([]byte, error) { return b.slotObject(ctx, n) })
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i := range list {
+		err := list[i].Usable(b.cfg.Now())
+		if err == nil || errors.Is(err, guard.ErrLocked) {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return fmt.Errorf("%w: the PIN does not open it just now: %w", ErrLastSlot, errors.Join(errs...))
+}
+
+// mayRemovePIN returns an error if a slot may not be removed now because a PIN is being
+// changed: parts of the two PINs stand for each other.
+func (b *Backup) mayRemovePIN(n seal.SlotName) error {
+	r := b.dev.pin
+	if r.Plan == nil || !isPIN(n) {
+		return nil
+	}
+	if n.Path() == r.Slot && slices.ContainsFunc(b.dev.slots, func(n seal.SlotName) bool { return !isPIN(n) }) {
+		return nil
+	}
+	return fmt.Errorf("it is being changed, and key servers are still to be told: %w", guard.ErrPending)
+}
+
 // endPIN makes the accounts of a PIN slot end: now, or where a key server is away with a
 // later Save. The error names those that are away, if they are as many as open the slot.
 func (o *Owner) endPIN(ctx context.Context, n seal.SlotName) error {
 	b := o.b
 	r := b.dev.pin
 	if r.Slot == n.Path() {
-		r = pinRecord{Ending: append(r.Ending, r.Settlement.Drop...)}
+		r = pinRecord{Ending: r.Ending}
 	}
+	r.Lost, r.Undone = nil, false
 	data, err := b.slotObject(ctx, n)
 	var s *guard.Slot
 	if err == nil {

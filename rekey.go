@@ -124,10 +124,10 @@ func (o *Owner) rekey(ctx context.Context, dir string, p RekeyPlan) (nb *Backup,
 		o.end, err = o.sealEnd()
 	}
 	if err == nil {
-		err = nb.inheritPINs(ctx, o)
-	}
-	if err == nil {
 		err = o.deleteAll(ctx, &r.Deleted)
+		if d.deleted { // Otherwise it goes on, perhaps with nothing but its PIN.
+			err = errors.Join(err, nb.inheritPINs(ctx, o))
+		}
 	}
 	if err == nil {
 		err = b.forget()

@@ -5,6 +5,8 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/satchel-backup/satchel/protocol"
 )
@@ -30,11 +32,14 @@ func enough(n int) int { return n/2 + 1 }
 // A *ConflictError says that it can never be: too many have another one. Otherwise try
 // again; guardians that missed it take any later one.
 func (c *Client) PutHead(ctx context.Context, s *Slot, h protocol.Head, epochs []protocol.InstallEpoch) error {
-	return c.most(s, func(g *Guardian) error {
+	return c.most(ctx, s, func(ctx context.Context, g *Guardian) error {
 		var kept protocol.Head
 		err := c.ask(ctx, g.account(), protocol.PutHead{Head: h}, &kept)
-		if conflicts(err) && len(epochs) > 0 && c.install(ctx, g, epochs) == nil {
-			err = c.ask(ctx, g.account(), protocol.PutHead{Head: h}, &kept)
+		if conflicts(err) && len(epochs) > 0 {
+			// One that missed an epoch, and cannot be brought up now, proves nothing.
+			if err = c.install(ctx, g, epochs); err == nil {
+				err = c.ask(ctx, g.account(), protocol.PutHead{Head: h}, &kept)
+			}
 		}
 		if err == nil && kept != h {
 			return protocol.ErrMalformed
@@ -66,7 +71,7 @@ func Epochs(owner ed25519.PrivateKey, epoch uint64, head func(epoch uint64) ed25
 // guardians to the last of some epochs, one after another. A *ConflictError says that
 // too many are further.
 func (c *Client) InstallEpoch(ctx context.Context, s *Slot, epochs []protocol.InstallEpoch) error {
-	return c.most(s, func(g *Guardian) error { return c.install(ctx, g, epochs) })
+	return c.most(ctx, s, func(ctx context.Context, g *Guardian) error { return c.install(ctx, g, epochs) })
 }
 
 func (c *Client) install(ctx context.Context, g *Guardian, epochs []protocol.InstallEpoch) error {
@@ -95,14 +100,26 @@ func (c *Client) install(ctx context.Context, g *Guardian, epochs []protocol.Ins
 // errTooOld says that a guardian missed more epochs than can be made up for.
 var errTooOld = errors.New("it missed too many epochs")
 
-// most does something at all guardians and succeeds if it does at more than half.
-func (c *Client) most(s *Slot, do func(g *Guardian) error) error {
+// minGrace is how long at least the others may take when more than half are done.
+const minGrace = 100 * time.Millisecond
+
+// most does something at all guardians and succeeds if it does at more than half. The
+// others get as long again as those took, and a little more: one that hangs must not hold
+// up every change.
+func (c *Client) most(ctx context.Context, s *Slot, do func(ctx context.Context, g *Guardian) error) error {
 	if err := c.trust(s.Servers()); err != nil {
 		return err
 	}
-	n := len(s.Guardians)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n, began := len(s.Guardians), time.Now()
 	errs := make([]error, n)
-	each(n, func(i int) { errs[i] = do(&s.Guardians[i]) })
+	var good atomic.Int32
+	each(n, func(i int) {
+		if errs[i] = do(ctx, &s.Guardians[i]); errs[i] == nil && int(good.Add(1)) == enough(n) {
+			time.AfterFunc(max(minGrace, time.Since(began)), cancel)
+		}
+	})
 	done, against := 0, 0
 	var failures []Failure
 	var conflict *ConflictError

@@ -519,6 +519,13 @@ func (s *Server) createOnce(ctx context.Context, req *protocol.Request, c *proto
 	} else {
 		err = s.replace(ctx, &k, c, now)
 	}
+	if r, ok := errors.AsType[*protocol.Refusal](err); ok && r.Code == protocol.CodeExists {
+		// Perhaps it came into being since: the same request, at another server of the same
+		// records.
+		if _, again := s.load(ctx, req.Account, now); again == nil {
+			return nil, ErrStale
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
