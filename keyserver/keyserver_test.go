@@ -957,3 +957,48 @@ func TestSealed(t *testing.T) {
 		t.Errorf("after a rotation: %v, %v", right, err)
 	}
 }
+
+// late is a database of which a server sees what another one just wrote only at a second
+// look.
+type late struct {
+	*recordtest.Memory
+	mu   sync.Mutex
+	miss map[keyserver.ID]bool
+}
+
+func (l *late) Get(ctx context.Context, id keyserver.ID) (keyserver.Entry, error) {
+	l.mu.Lock()
+	miss := l.miss[id]
+	delete(l.miss, id)
+	l.mu.Unlock()
+	if miss {
+		return keyserver.Entry{}, keyserver.ErrNoRecord
+	}
+	return l.Memory.Get(ctx, id)
+}
+
+// A create that is repeated, and comes to two servers of one database at once, is answered
+// by both with the same key.
+func TestCreateAtTwoServers(t *testing.T) {
+	records := &late{Memory: &recordtest.Memory{}, miss: map[keyserver.ID]bool{}}
+	w := newWorld(t, records, 2)
+	old := w.client().enrol(10)
+	for _, replaces := range []bool{false, true} {
+		c := w.client()
+		c.owner = old.owner
+		create := protocol.Create{Blinded: blind("2222").Blinded, Limit: 10}
+		if replaces {
+			create.Replaces, create.By, create.Allowed = old.account, protocol.ByOwner, protocol.AllowReplace(old.owner, old.account, c.account)
+		}
+		var made, again protocol.Created
+		c.must(c.ask(0, create, &made))
+		records.miss[keyserver.ID(c.account)] = true
+		c.must(c.ask(1, create, &again))
+		if made.Key != again.Key {
+			t.Errorf("replaces %v: another key for the same request", replaces)
+		}
+		if records.miss[keyserver.ID(c.account)] {
+			t.Errorf("replaces %v: it was not looked for", replaces)
+		}
+	}
+}
