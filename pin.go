@@ -776,9 +776,20 @@ func (s *PINSlot) open(ctx context.Context, client *guard.Client, pin, passphras
 	return keys, o, nil
 }
 
+// finish gives the guesses back. Who lied, and was not needed, is named in what it returns.
+func (s *PINSlot) finish(ctx context.Context, g *guard.Opened) ([]guard.Told, error) {
+	told, err := g.Finish(ctx)
+	for i := range told {
+		if t := &told[i]; t.Err == nil && slices.Contains(g.Liars(), t.Server) {
+			t.Err = guard.ErrLie
+		}
+	}
+	return told, err
+}
+
 // OpenPIN is Open with a PIN, and a passphrase if the slot asks for one. It costs one
 // guess, which comes back when the backup opened; told says what each key server said
-// then. Errors beside those of Open: *guard.WrongPINError, *guard.LockedError,
+// then, and guard.ErrLie of one that had lied before. Errors beside those of Open: *guard.WrongPINError, *guard.LockedError,
 // guard.ErrErased, *guard.UnreachableError, *guard.LiarError, guard.ErrSlotDamaged.
 func (f *Found) OpenPIN(ctx context.Context, s PINSlot, pin, passphrase secret.Bytes) (*Opened, []guard.Told, error) {
 	r, warnings, err := f.reader(ctx)
@@ -791,7 +802,7 @@ func (f *Found) OpenPIN(ctx context.Context, s PINSlot, pin, passphrase secret.B
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening %s: %w", f.Folder, err)
 	}
-	told, err := g.Finish(ctx)
+	told, err := s.finish(ctx, g)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening %s: %w", f.Folder, err)
 	}
@@ -856,7 +867,7 @@ func (b *Backup) DrillPIN(ctx context.Context, s PINSlot, pin, passphrase secret
 	if err != nil {
 		return Report{}, nil, err
 	}
-	told, err := g.Finish(ctx)
+	told, err := s.finish(ctx, g)
 	if err != nil {
 		return Report{}, told, err
 	}
@@ -893,7 +904,7 @@ func (b *Backup) UnlockPIN(ctx context.Context, s PINSlot, pin, passphrase secre
 	if keys.ID() != b.dev.key.Backup() {
 		return nil, nil, fmt.Errorf("%s: %w", s.name.Path(), ErrWrongWallet)
 	}
-	told, err := g.Finish(ctx)
+	told, err := s.finish(ctx, g)
 	if err != nil {
 		return nil, nil, err
 	}

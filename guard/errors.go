@@ -71,7 +71,7 @@ type UnreachableError struct {
 }
 
 func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("%d of %d guardians can be used, %d are needed%s", e.Reached, e.Of, e.Need, list(e.Failures))
+	return fmt.Sprintf("%d of %d key servers can be used, %d are needed%s", e.Reached, e.Of, e.Need, list(e.Failures))
 }
 
 // Is reports whether target is ErrUnreachable.
@@ -84,7 +84,7 @@ type LiarError struct {
 }
 
 func (e *LiarError) Error() string {
-	return "guardians gave false answers: " + strings.Join(e.Servers, ", ")
+	return "key servers gave false answers: " + strings.Join(e.Servers, ", ")
 }
 
 // Is reports whether target is ErrLie.
@@ -94,7 +94,7 @@ func (e *LiarError) Is(target error) bool { return target == ErrLie }
 type UnknownError struct{ Servers []string }
 
 func (e *UnknownError) Error() string {
-	return "the slot names guardians that are not known here: " + strings.Join(e.Servers, ", ")
+	return "the slot names key servers that are not known here: " + strings.Join(e.Servers, ", ")
 }
 
 // Failure is what became of one guardian.

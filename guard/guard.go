@@ -275,7 +275,7 @@ func named(server string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("guardian %s: %w", server, err)
+	return fmt.Errorf("key server %s: %w", server, err)
 }
 
 // ID is the id of a backup.
