@@ -182,7 +182,7 @@ func errorText(err error) string {
 	if errors.Is(err, context.Canceled) && codeOf(err) == satchel.CodeInterrupted {
 		return "interrupted"
 	}
-	return printable(strings.ReplaceAll(err.Error(), "\n", "; "))
+	return printable(strings.ReplaceAll(keyServerText(err), "\n", "; "))
 }
 
 // note says something beside the result.

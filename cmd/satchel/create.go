@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/protocol"
 	"github.com/satchel-backup/satchel/store"
 	"github.com/satchel-backup/satchel/wallet"
 )
@@ -34,7 +35,7 @@ func (n *newWallet) flags(a *app, cmd *cobra.Command) {
 
 func (a *app) unlockFlag(cmd *cobra.Command, unlock *string) {
 	cmd.Flags().StringVar(unlock, "unlock", "", "how to open it again: `way`, one of pin, recovery-code, passphrase (your own), generated (a passphrase)")
-	a.newPIN.flags(a, cmd)
+	a.newPIN.flags(a, cmd, allGuardians)
 }
 
 const cards = `  %s
@@ -237,6 +238,10 @@ func (a *app) created(s satchel.Status, keys wallet.Keys, way newWay, err error)
 		a.say("Protected      yes, since %s: fetched again and compared", moment(s.Verified))
 	} else {
 		a.say("Protected      no: the wallet is on this device only")
+	}
+	if p := way.pin; p != nil && !s.PINPending {
+		a.sayHanging("PIN            ", fmt.Sprintf("%d of %s must be there for it, and each allows %s in a row",
+			p.Threshold, count(len(p.Servers), "key server"), wrongGuesses(protocol.GuessLimit(p.Threshold, len(p.Servers)))))
 	}
 	if !a.json && err == nil {
 		a.say("")

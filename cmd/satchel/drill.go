@@ -25,10 +25,11 @@ secret.
 
 ` + reportJSONHelp,
 		Example: `  satchel drill
-  satchel drill --json --secret-fd 3 3<code`,
+  satchel drill --json --secret-fd 3 3<code
+  satchel drill --pin-fd 3 3<pin`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeOtherDevice, satchel.CodeWrongSecret,
-			satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder, satchel.CodeWrongWallet, satchel.CodeIncomplete,
+			satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers, satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder, satchel.CodeWrongWallet, satchel.CodeIncomplete,
 			satchel.CodeListing, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := a.open(cmd.Context())

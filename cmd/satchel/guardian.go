@@ -22,7 +22,6 @@ import (
 	"github.com/satchel-backup/satchel/keychain"
 	"github.com/satchel-backup/satchel/protocol"
 	"github.com/satchel-backup/satchel/secret"
-	"github.com/satchel-backup/satchel/slot"
 )
 
 // guardiansFile names the key servers that this device talks to, in its home. Tokens that
@@ -455,26 +454,35 @@ func (a *app) guardianStatus(ctx context.Context) error {
 			j.Error = errorText(g.Err)
 		} else {
 			j.Newest = g.Head.Epoch == st.Epoch && g.Head.Generation == st.Generation
-			if until := time.UnixMilli(g.Until); until.After(a.now()) {
-				j.LockedUntil = stamp(until)
+			if g.Until > g.Now { // By its own clock: that of this device may be wrong.
+				j.LockedUntil = stamp(a.now().Add(time.Duration(g.Until-g.Now) * time.Millisecond))
 			}
 		}
 		good := j.State == "active" && j.Wrong == 0 && j.LockedUntil == nil
 		wrong = wrong || !good
 		text := j.State
-		if g.Err == nil {
-			text += fmt.Sprintf(", %s left", guesses(j.Left))
+		if j.State == "erased" {
+			text += " after too many wrong guesses"
+		} else if g.Err == nil {
+			if j.Left == 0 {
+				text = "no guess left"
+			} else {
+				text += fmt.Sprintf(", %s left", guesses(j.Left))
+			}
 			if j.Wrong > 0 {
 				text += fmt.Sprintf(", %s since it was last right", wrongGuesses(j.Wrong))
 			}
 			if j.LockedUntil != nil {
-				text += ", locked until " + moment(*j.LockedUntil)
+				text += ", locked until " + lockEnd(*j.LockedUntil)
 			}
 			if !j.Newest {
 				text += ", does not know the newest state"
 			}
-		} else if j.Error != "" {
-			text += ": " + j.Error
+		} else {
+			text = serverText(g.Err)
+			if reason := strings.TrimPrefix(j.Error, guard.ErrUnreachable.Error()+": "); errors.Is(g.Err, guard.ErrUnreachable) && reason != j.Error {
+				text += " (" + reason + ")"
+			}
 		}
 		a.say("  %s", printable(g.Server))
 		a.say("      %s", text)
@@ -514,4 +522,68 @@ func standingState(g *guard.Standing) string {
 }
 
 // errNoPIN says that a wallet has no PIN.
-var errNoPIN = fmt.Errorf("%w: %s", satchel.ErrNoSlot, slot.KindPIN)
+var errNoPIN error = &plainError{"this backup has no PIN", satchel.ErrNoSlot}
+
+// keyServerText is the text of an error, with what package guard says of key servers in
+// the words of a person, and in their time.
+func keyServerText(err error) string {
+	var fact error
+	plain := ""
+	if few, ok := errors.AsType[*guard.UnreachableError](err); ok {
+		fact = few
+		plain = fmt.Sprintf("%d of %s can be used, %d must be", few.Reached, count(few.Of, "key server"), few.Need) + failures(few.Failures, nil)
+	} else if liar, ok := errors.AsType[*guard.LiarError](err); ok {
+		fact, plain = liar, "false answers from "+strings.Join(liar.Servers, ", ")+failures(liar.Failures, liar.Servers)
+	} else if unknown, ok := errors.AsType[*guard.UnknownError](err); ok {
+		fact, plain = unknown, "this device does not know the key servers that the PIN slot names: "+strings.Join(unknown.Servers, ", ")
+	} else if locked, ok := errors.AsType[*guard.LockedError](err); ok {
+		fact, plain = locked, "locked until "+lockEnd(locked.Until)+", then "+guesses(locked.GuessesLeft)
+	} else if wrong, ok := errors.AsType[*guard.WrongPINError](err); ok {
+		fact, plain = wrong, "wrong PIN, "+guesses(wrong.GuessesLeft)+" left"
+		if wrong.GuessesLeft == 0 {
+			plain = "wrong PIN, and no guess left at one key server or more"
+		}
+	} else {
+		return err.Error()
+	}
+	return strings.Replace(err.Error(), fact.Error(), plain, 1)
+}
+
+// failures names the key servers that failed, but for those that were named before.
+func failures(list []guard.Failure, but []string) string {
+	text := ""
+	for _, f := range list {
+		if !slices.Contains(but, f.Server) {
+			text += "; " + f.Server + " " + serverText(f.Err)
+		}
+	}
+	return text
+}
+
+// serverText says what became of one key server, after its name.
+func serverText(err error) string {
+	if locked, ok := errors.AsType[*guard.LockedError](err); ok {
+		return "is locked until " + lockEnd(locked.Until)
+	}
+	for _, fact := range []struct {
+		err  error
+		text string
+	}{
+		{nil, "answered"},
+		{guard.ErrLie, "gave a false answer"},
+		{guard.ErrUnreachable, "does not answer"},
+		{guard.ErrGone, "has no account of this PIN any more"},
+		{guard.ErrErased, "erased its part after too many wrong guesses"},
+		{guard.ErrSlotDamaged, "knows another slot than this one"},
+		{guard.ErrNewer, "asks for a newer version of Satchel"},
+		{guard.ErrPending, "does not know yet that this PIN is final"},
+	} {
+		if errors.Is(err, fact.err) {
+			return fact.text
+		}
+	}
+	return "failed: " + errorText(err)
+}
+
+// lockEnd is when a lock has ended for sure, in local time: its minute is not over then.
+func lockEnd(t time.Time) string { return moment(t.Add(time.Minute - 1)) }

@@ -24,8 +24,8 @@ func (a *app) pinCommand() *cobra.Command {
 		Short: "A PIN as a way in: set, change, test, remove",
 		Long: `A PIN opens the backup on a new device, with nothing written down: 4 to 12 digits, or
 any text. Key servers guard it, see "satchel guardian --help": they allow few guesses,
-then a pause that grows, and after about ten wrong ones in a row nobody can open the
-backup with it any more. A second way in, such as a recovery code on paper, is for that
+then a pause that grows, and after some wrong ones in a row, at most ten, nobody can
+open the backup with it any more. A second way in, such as a recovery code on paper, is for that
 day, and for the day on which too many key servers are gone.`,
 		Example: `  satchel pin set
   satchel pin test
@@ -44,9 +44,13 @@ type newPIN struct {
 	withPassphrase bool
 }
 
-func (p *newPIN) flags(a *app, cmd *cobra.Command) {
+// allGuardians are those that a new PIN takes.
+const allGuardians = `all that "guardian list" shows`
+
+// flags adds them to a command; otherwise says which key servers are taken if none is named.
+func (p *newPIN) flags(a *app, cmd *cobra.Command, otherwise string) {
 	f := cmd.Flags()
-	a.guardianFlag(cmd, "a key server that guards the PIN, by its `URL`; repeat it for several. Without it, all that \"guardian list\" shows")
+	a.guardianFlag(cmd, "a key server that guards the PIN, by its `URL`; repeat it for several. Without it, "+otherwise)
 	f.IntVar(&p.threshold, "threshold", 0, "how `many` of the key servers open the backup; without it, more than half")
 	f.BoolVar(&p.withPassphrase, "with-passphrase", false, "ask for a passphrase as well as the PIN")
 	f.IntVar(&a.newPINFD, "new-pin-fd", noFD, "read the new PIN from file descriptor `N`, one line")
@@ -96,7 +100,11 @@ JSON: as for "pin set".`,
 	cmd.Args, cmd.Annotations = args(cobra.NoArgs), exits(pinExits...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.pinSet(cmd.Context(), p, change) }
 	cmd.Flags().SortFlags = false
-	p.flags(a, cmd)
+	if change {
+		p.flags(a, cmd, "those that guard it now")
+	} else {
+		p.flags(a, cmd, allGuardians)
+	}
 	a.secretFlag(cmd, "an existing secret")
 	a.passphraseFlag(cmd)
 	return cmd
@@ -302,8 +310,8 @@ func (a *app) sayPIN(plan satchel.PINPlan, pending bool) {
 		return
 	}
 	n := len(plan.Servers)
-	a.say("The PIN opens the backup now: %d of %s must be there for it, and they", plan.Threshold, count(n, "key server"))
-	a.say("allow %s in a row.", wrongGuesses(protocol.GuessLimit(plan.Threshold, n)))
+	a.say("The PIN opens the backup now: %d of %s must be there for it, and each", plan.Threshold, count(n, "key server"))
+	a.say("allows %s in a row.", wrongGuesses(protocol.GuessLimit(plan.Threshold, n)))
 	for _, s := range plan.Servers {
 		a.say("  %s", printable(s))
 	}
@@ -336,11 +344,7 @@ JSON: id (of the slot), guardians (guardian, error, wrong).`,
 			}
 			a.say("The PIN opens the backup.")
 			for _, t := range typed.told {
-				text := "answered"
-				if t.Err != nil {
-					text = errorText(t.Err)
-				}
-				a.say("  %s: %s", printable(t.Server), text)
+				a.say("  %s %s", printable(t.Server), serverText(t.Err))
 			}
 			return a.emit(struct {
 				ID        string     `json:"id"`
@@ -478,14 +482,22 @@ func (a *app) openPIN(ctx context.Context, way *pinWay, others bool) (opened, er
 			a.sayTold(got.told)
 			return got, nil
 		}
-		again := errors.Is(err, guard.ErrPassphrase) || errors.Is(err, guard.ErrPIN)
-		if wrong, ok := errors.AsType[*guard.WrongPINError](err); ok && wrong.GuessesLeft > 0 {
-			again = true
-		}
+		again := errors.Is(err, guard.ErrPassphrase) || errors.Is(err, guard.ErrPIN) || errors.Is(err, guard.ErrWrongPIN)
 		if !again || a.term == nil || a.pinFD != noFD || try == askTries {
 			return got, err
 		}
-		a.term.print("%s\n", wrap("That did not open it: "+errorText(err)+"."))
+		text := errorText(err)
+		if wrong, ok := errors.AsType[*guard.WrongPINError](err); ok {
+			text = errorText(wrong) // Which backup it is they know.
+		}
+		a.term.print("%s\n", wrap("That did not open it: "+text+"."))
+		// Nobody types for nothing what is locked or erased now.
+		if s, err = a.pinSlot(ctx, way); err != nil {
+			return got, err
+		}
+		if err := s.Usable(a.now()); err != nil {
+			return got, err
+		}
 	}
 }
 
@@ -535,7 +547,7 @@ func (a *app) sayTold(told []guard.Told) {
 	for _, t := range told {
 		wrong = max(wrong, t.Wrong)
 		if t.Err != nil && !errors.Is(t.Err, guard.ErrPending) {
-			a.note("key server %s: %s", t.Server, errorText(t.Err))
+			a.note("key server %s %s", t.Server, serverText(t.Err))
 		}
 	}
 	if wrong > 0 {

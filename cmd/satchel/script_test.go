@@ -26,7 +26,10 @@ func TestMain(m *testing.M) {
 	// Most of these tests wait for a process that waits.
 	flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0)))
 	testscript.Main(m, map[string]func(){
-		"satchel": func() { os.Exit(mainCode()) },
+		"satchel": func() {
+			stretching = &cheapStretching
+			os.Exit(mainCode())
+		},
 	})
 }
 
@@ -47,6 +50,9 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SATCHEL_HOME", filepath.Join(e.WorkDir, "device"))
 			e.Setenv("SATCHEL_KEYCHAIN", "file")
 			e.Setenv("CLOUD", filepath.Join(e.WorkDir, "cloud"))
+			guards := &guardians{}
+			e.Values[guardiansKey{}] = guards
+			e.Defer(guards.close)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -55,10 +61,7 @@ func TestScripts(t *testing.T) {
 			"damage":   scriptDamage,
 			"removeIn": scriptRemove,
 			"absent":   scriptAbsent,
-
-			"guardians":    scriptGuardians,
-			"stopGuardian": scriptStop,
-			"later":        scriptLater,
+			"guard":    scriptGuard(t),
 		},
 		RequireExplicitExec: true,
 	})
