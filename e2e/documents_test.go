@@ -45,6 +45,9 @@ import (
 // before; anything else is typed as it is, nothing is Enter. Without type= a question
 // for a recovery code or a passphrase is answered, and any other is an error.
 //
+// Names such as https://guard-ann.example stand for key servers: a real one is started
+// on this machine for each name.
+//
 // No command may escape: a fenced or indented block that begins like one, without
 // the comment, is an error. What cannot be run here says why:
 //
@@ -207,9 +210,10 @@ func passBlock(lines []string, i int) (int, error) {
 // A reader follows a document on a machine of their own.
 type reader struct {
 	machine
-	dir   string // where they are
-	code  string // the last recovery code they saw
-	words string // of the prepared wallet
+	dir   string            // where they are
+	code  string            // the last recovery code they saw
+	guard map[string]string // addresses of the key servers, by the name that the document gives them
+	words string            // of the prepared wallet
 }
 
 // newReader makes a reader who has a cloud folder, or also a backup in it, with
@@ -280,7 +284,17 @@ func (r *reader) run(t *testing.T, b block) error {
 		t.Fatal(err)
 	}
 	defer pwd.Close()
-	cmd := exec.Command("bash", "-euo", "pipefail", "-c", "trap 'pwd >&3' EXIT\n"+strings.Join(b.commands, "\n"))
+	commands := guardName.ReplaceAllStringFunc(strings.Join(b.commands, "\n"), func(name string) string {
+		if r.guard[name] == "" {
+			buildKeyServer(t)
+			if r.guard == nil {
+				r.guard = map[string]string{}
+			}
+			r.guard[name] = startKeyServer(t).name
+		}
+		return r.guard[name]
+	})
+	cmd := exec.Command("bash", "-euo", "pipefail", "-c", "trap 'pwd >&3' EXIT\n"+commands)
 	cmd.Dir, cmd.Env, cmd.ExtraFiles = r.dir, r.env(), []*os.File{pwd}
 	typed, before := b.typed, ""
 	screen, err := onTerminal(t, cmd, func(prompt string) (string, error) {
@@ -310,6 +324,9 @@ func (r *reader) run(t *testing.T, b block) error {
 		}
 		return before, nil
 	})
+	for name, address := range r.guard {
+		screen = strings.ReplaceAll(screen, address, name)
+	}
 	if codes := codeForm.FindAllString(screen, -1); len(codes) > 0 {
 		r.code = codes[len(codes)-1]
 	}
@@ -355,6 +372,7 @@ func (r *reader) missing(want []string, screen string) (string, bool) {
 }
 
 var (
+	guardName  = regexp.MustCompile(`https://guard-[a-z]+\.example`)
 	homes      = regexp.MustCompile(`/(home|Users)/\w+`)
 	changing   = regexp.MustCompile(`-[0-9a-f]{4}\b|\b[0-9a-f]{8}\b`) // a digit is only likely in these
 	withDigits = regexp.MustCompile(`\S*\d\S*`)
