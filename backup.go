@@ -45,6 +45,7 @@ type Backup struct {
 
 	healed []string // what the operation under way healed; see Result
 
+	asked    bool      // the operation under way is asked to tell the key servers all
 	pinNext  time.Time // when the key servers are told what they could not be told
 	pinPause time.Duration
 
@@ -410,7 +411,7 @@ func (b *Backup) Save(ctx context.Context, changes ...Change) (Result, error) {
 	}
 	defer b.end()
 	b.healed = nil
-	if len(changes) == 0 {
+	if b.asked = len(changes) == 0; b.asked {
 		b.change(func() { b.pinNext, b.dev.anchor.next = time.Time{}, time.Time{} }) // Somebody asks for it.
 	}
 	changes, err := b.different(changes)

@@ -107,6 +107,9 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 		r.add("", name, fmt.Errorf("lost before this device was restored: %w", ErrIncomplete))
 		whole = 0
 	}
+	if err := b.fence(ctx); err != nil {
+		r.add("", "", err)
+	}
 	if !slices.ContainsFunc(d.slots, func(n seal.SlotName) bool { return !isPIN(n) }) && b.cfg.Guardians != nil && len(d.slots) > 0 && d.pin.Plan == nil {
 		// Nothing else opens it.
 		if err := b.opensAlone(ctx, d.slots); err != nil && ctx.Err() == nil {

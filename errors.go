@@ -138,6 +138,8 @@ var codes = []struct {
 	{guard.ErrLie, CodeServerLied},
 	{guard.ErrWrongPIN, CodeWrongSecret},
 	{guard.ErrUnreachable, CodeFewServers},
+	{guard.ErrNewer, CodeNewer},
+	{guard.ErrPending, CodePartly},
 	{slot.ErrParameters, CodeSlotDamaged},
 	{slot.ErrWrongSecret, CodeWrongSecret},
 	{wallet.ErrPassphrase, CodeWrongSecret},

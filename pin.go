@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -35,11 +37,16 @@ type pinRecord struct {
 	Old        []string          `json:"old,omitempty"`        // paths of the slots that it takes the place of
 	Ending     []guard.Step      `json:"ending,omitempty"`     // accounts of earlier PINs that are still to be ended
 	Lost       []string          `json:"lost,omitempty"`       // key servers that lost their account of this PIN before it was confirmed
+	Tried      time.Time         `json:"tried,omitzero"`       // when ending them failed last
 	Undone     bool              `json:"undone,omitempty"`     // the last change was given up, because too many did
 }
 
 // settleTime bounds how long a Save waits for key servers that are to be told of a PIN.
 const settleTime = 30 * time.Second
+
+// endingPause is how long a Save does not try again to end accounts at key servers that
+// did not answer.
+const endingPause = 10 * time.Minute
 
 // maxEnding bounds how many accounts are to be ended; the oldest are given up then.
 const maxEnding = 100
@@ -274,10 +281,19 @@ func (b *Backup) abandonPIN(ctx context.Context) error {
 	if b.cfg.Guardians == nil {
 		return errNoGuardians
 	}
-	if err := b.cfg.Guardians.Abandon(ctx, r.Plan); err != nil {
+	// One that is gone for good must not be in the way of the next change.
+	r = pinRecord{Ending: append(slices.Clone(r.Ending), guard.Abandoning(r.Plan)...)}
+	if err := b.recordPIN(r); err != nil {
 		return err
 	}
-	return b.recordPIN(pinRecord{Ending: r.Ending})
+	ctx, cancel := context.WithTimeout(ctx, anchorTime)
+	defer cancel()
+	left, err := b.cfg.Guardians.Settle(ctx, &guard.Settlement{Drop: r.Ending})
+	if err != nil {
+		b.cfg.Logger.Warn("key servers have accounts of a PIN that is not to be", "err", err)
+	}
+	r.Ending, r.Tried = left.Drop, b.cfg.Now()
+	return b.recordPIN(r)
 }
 
 // settlePIN tells the key servers of a slot that enough places hold, then takes the old
@@ -290,7 +306,14 @@ func (b *Backup) settlePIN(ctx context.Context) (again bool) {
 	if b.cfg.Guardians == nil || !settling && len(r.Ending) == 0 || b.pinNext.After(time.Now()) {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	limit := settleTime
+	if !settling { // Nobody waits for that.
+		if since := b.cfg.Now().Sub(r.Tried); !b.asked && since >= 0 && since < endingPause {
+			return false
+		}
+		limit = anchorTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	pause := b.pinPause
 	b.pinPause = 0
@@ -331,8 +354,8 @@ func (b *Backup) settlePIN(ctx context.Context) (again bool) {
 		if !left.Done() {
 			wait("key servers still have accounts of an earlier PIN", err)
 		}
-		if len(left.Drop) < len(r.Ending) {
-			r.Ending = left.Drop
+		if len(left.Drop) > 0 || len(left.Drop) < len(r.Ending) {
+			r.Ending, r.Tried = left.Drop, b.cfg.Now()
 			if err := b.recordPIN(r); err != nil {
 				b.cfg.Logger.Warn("recording which accounts ended", "err", err)
 			}
@@ -595,6 +618,17 @@ type PINSlot struct {
 	name   seal.SlotName
 	object []byte
 	slot   *guard.Slot
+	entry  *pinEntry
+}
+
+// pinEntry is the PIN that was typed last: the same one again costs no other guess, when
+// key servers were away, or the passphrase was mistyped.
+type pinEntry struct {
+	mu       sync.Mutex
+	key      secret.Bytes // random
+	sum      []byte       // of the PIN, under key
+	recovery *guard.Recovery
+	opened   *guard.Opened // nil unless the PIN was right
 }
 
 // active counts the key servers that know this slot and would answer.
@@ -721,9 +755,17 @@ func (b *Backup) PINSlots(ctx context.Context) ([]PINSlot, error) {
 	if err := b.begin(); err != nil {
 		return nil, err
 	}
-	defer b.end()
+	id := guard.ID(b.dev.key.Backup())
 	names := slices.DeleteFunc(slices.Clone(b.dev.slots), func(n seal.SlotName) bool { return !isPIN(n) })
-	return pinSlots(ctx, b.cfg.Guardians, guard.ID(b.dev.key.Backup()), names, func(n seal.SlotName) ([]byte, error) { return b.slotObject(ctx, n) })
+	objects, errs := make([][]byte, len(names)), make([]error, len(names))
+	for i, n := range names {
+		objects[i], errs[i] = b.slotObject(ctx, n)
+	}
+	b.end() // Nobody waits while the key servers are asked.
+	return pinSlots(ctx, b.cfg.Guardians, id, names, func(n seal.SlotName) ([]byte, error) {
+		i := slices.Index(names, n)
+		return objects[i], errs[i]
+	})
 }
 
 func pinSlots(ctx context.Context, client *guard.Client, id guard.ID, names []seal.SlotName, fetch func(seal.SlotName) ([]byte, error)) ([]PINSlot, error) {
@@ -732,7 +774,7 @@ func pinSlots(ctx context.Context, client *guard.Client, id guard.ID, names []se
 	}
 	var list []PINSlot
 	for _, n := range names[:min(len(names), maxPINSlots)] {
-		s := PINSlot{ID: n.ID.String(), name: n}
+		s := PINSlot{ID: n.ID.String(), name: n, entry: &pinEntry{key: secret.Random(32)}}
 		s.object, s.Err = fetch(n)
 		if s.Err == nil {
 			s.slot, s.Err = slot.ReadPIN(s.object, id)
@@ -758,11 +800,7 @@ func (s *PINSlot) open(ctx context.Context, client *guard.Client, pin, passphras
 	if s.Err != nil {
 		return nil, nil, s.Err
 	}
-	r, err := client.Recover(s.slot, pin)
-	if err != nil {
-		return nil, nil, err
-	}
-	o, err := r.Open(ctx)
+	o, err := s.entry.open(ctx, client, s, pin)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -774,6 +812,39 @@ func (s *PINSlot) open(ctx context.Context, client *guard.Client, pin, passphras
 		return nil, nil, slot.ErrOtherBackup
 	}
 	return keys, o, nil
+}
+
+// open recovers what the PIN guards. Before a guess is spent it asks whether enough key
+// servers are there to make it worth something.
+func (e *pinEntry) open(ctx context.Context, client *guard.Client, s *PINSlot, pin secret.Bytes) (*guard.Opened, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	mac := hmac.New(sha256.New, e.key.Open())
+	mac.Write(pin.Open())
+	sum := mac.Sum(nil)
+	if e.recovery == nil || !hmac.Equal(sum, e.sum) {
+		now := *s
+		if now.Standing, now.Err = client.Status(ctx, s.slot); now.Err == nil {
+			now.Err = now.Usable(time.Now())
+		}
+		if now.Err != nil {
+			return nil, now.Err
+		}
+		r, err := client.Recover(s.slot, pin)
+		if err != nil {
+			return nil, err
+		}
+		e.recovery, e.opened, e.sum = r, nil, sum
+	}
+	if e.opened != nil {
+		return e.opened, nil
+	}
+	o, err := e.recovery.Open(ctx)
+	if errors.Is(err, guard.ErrWrongPIN) {
+		e.recovery = nil // That was its guess.
+	}
+	e.opened = o
+	return o, err
 }
 
 // finish gives the guesses back. Who lied, and was not needed, is named in what it returns.
@@ -859,10 +930,6 @@ func (o *Opened) deadPINs(ctx context.Context) {
 
 // DrillPIN is Drill with a PIN. Errors and told as for Found.OpenPIN.
 func (b *Backup) DrillPIN(ctx context.Context, s PINSlot, pin, passphrase secret.Bytes) (Report, []guard.Told, error) {
-	if err := b.begin(); err != nil {
-		return Report{}, nil, err
-	}
-	defer b.end()
 	keys, g, err := s.open(ctx, b.cfg.Guardians, pin, passphrase)
 	if err != nil {
 		return Report{}, nil, err
@@ -871,6 +938,10 @@ func (b *Backup) DrillPIN(ctx context.Context, s PINSlot, pin, passphrase secret
 	if err != nil {
 		return Report{}, told, err
 	}
+	if err := b.begin(); err != nil {
+		return Report{}, told, err
+	}
+	defer b.end()
 	r, err := b.drill(ctx, func(f *Found) (*Opened, error) { return f.openWithKeys(ctx, keys, s.name, s.object) })
 	return r, told, err
 }
@@ -893,20 +964,21 @@ func (f *Found) openWithKeys(ctx context.Context, keys *seal.Keys, used seal.Slo
 
 // UnlockPIN is Unlock with a PIN. Errors and told as for Found.OpenPIN.
 func (b *Backup) UnlockPIN(ctx context.Context, s PINSlot, pin, passphrase secret.Bytes) (*Owner, []guard.Told, error) {
-	if err := b.begin(); err != nil {
-		return nil, nil, err
-	}
-	defer b.end()
 	keys, g, err := s.open(ctx, b.cfg.Guardians, pin, passphrase)
 	if err != nil {
 		return nil, nil, err
 	}
-	if keys.ID() != b.dev.key.Backup() {
+	if err := b.begin(); err != nil {
+		return nil, nil, err
+	}
+	ours := keys.ID() == b.dev.key.Backup()
+	b.end()
+	if !ours {
 		return nil, nil, fmt.Errorf("%s: %w", s.name.Path(), ErrWrongWallet)
 	}
 	told, err := s.finish(ctx, g)
 	if err != nil {
-		return nil, nil, err
+		return nil, told, err
 	}
 	return &Owner{b: b, keys: keys, slot: s.name}, told, nil
 }

@@ -163,6 +163,22 @@ func each(n int, do func(i int)) {
 	}
 }
 
+// grace is how long guardians may take when as many answered as open a slot.
+const grace = 3 * time.Second
+
+// graceful returns a context that ends soon after enough calls of answered: what one
+// guardian says must not take as long as it hangs.
+func graceful(ctx context.Context, need int) (limited context.Context, answered func(), cancel func()) {
+	limited, stop := context.WithCancel(ctx)
+	began := time.Now()
+	var n atomic.Int32
+	return limited, func() {
+		if int(n.Add(1)) == need {
+			time.AfterFunc(max(grace, 2*time.Since(began)), stop)
+		}
+	}, stop
+}
+
 // Authority is a key that may replace and end accounts: that of the owner, or that of
 // one who opened the slot with the PIN.
 type Authority struct {
@@ -193,10 +209,15 @@ func (c *Client) Status(ctx context.Context, s *Slot) ([]Standing, error) {
 	}
 	hash := s.Hash()
 	list := make([]Standing, len(s.Guardians))
+	ctx, answered, cancel := graceful(ctx, s.Threshold)
+	defer cancel()
 	each(len(list), func(i int) {
 		g := &s.Guardians[i]
 		list[i].Server = g.Server
 		list[i].Err = fact(c.ask(ctx, g.account(), protocol.AskStatus{}, &list[i].Status))
+		if list[i].Err == nil {
+			answered()
+		}
 		list[i].Damaged = list[i].Err == nil && list[i].State == protocol.StateActive && list[i].Slot != hash
 	})
 	return list, nil
@@ -218,6 +239,17 @@ func Ending(s *Slot, by Authority) []Step {
 	for i := range s.Guardians {
 		a := s.Guardians[i].account()
 		steps = append(steps, dropping(a, protocol.NewDelete(by.key(a.id()), a.id(), by.by)))
+	}
+	return steps
+}
+
+// Abandoning returns the steps of Client.Abandon, for a Settlement's Drop.
+func Abandoning(p *Plan) []Step {
+	var steps []Step
+	for i := range p.Accounts {
+		if a, err := p.Accounts[i].account(); err == nil {
+			steps = append(steps, dropping(a, protocol.Delete{}))
+		}
 	}
 	return steps
 }

@@ -141,7 +141,7 @@ func (c *Client) most(ctx context.Context, s *Slot, do func(ctx context.Context,
 	switch {
 	case done >= enough(n):
 		return nil
-	case against > n-enough(n):
+	case against >= enough(n):
 		return conflict
 	}
 	return &UnreachableError{Need: enough(n), Reached: done, Of: n, Failures: failures}

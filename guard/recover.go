@@ -346,9 +346,14 @@ func (o *Opened) Finish(ctx context.Context) ([]Told, error) {
 		return nil, errors.New("the slot was not opened")
 	}
 	told := make([]Told, len(o.slot.Guardians))
+	ctx, answered, cancel := graceful(ctx, o.slot.Threshold)
+	defer cancel()
 	each(len(told), func(i int) {
 		g := &o.slot.Guardians[i]
 		wrong, err := o.finish(ctx, g, o.r.parts[i].asked)
+		if err == nil {
+			answered()
+		}
 		if refused(err, protocol.CodePending) {
 			err = ErrPending
 		}

@@ -79,8 +79,7 @@ If a key server goes away in the middle, the next "satchel backup" goes on.
 JSON: id (of the slot), guardians, threshold, pending (true if not all key servers
 know of it yet).`,
 		Example: `  satchel pin set
-  satchel pin set --guardian https://a.example --guardian https://b.example \
-      --guardian https://c.example
+  satchel pin set --guardian https://a.example --guardian https://b.example
   satchel pin set --secret-fd 3 --new-pin-fd 4 3<code 4<pin`,
 	}
 	if change {
@@ -530,7 +529,7 @@ func (a *app) pinSlot(ctx context.Context, way *pinWay) (*satchel.PINSlot, error
 			a.term.print("  %s\n", printable(name))
 		}
 		a.term.print("The folder names them, and whoever can write to it could have put others there.\n")
-		yes, err := a.term.yes(ctx, "Are they yours?", true)
+		yes, err := a.term.yes(ctx, "Are they yours?", false)
 		if err != nil {
 			return nil, err
 		}

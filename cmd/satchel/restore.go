@@ -822,8 +822,9 @@ func (a *app) bringBack(ctx context.Context, o *satchel.Opened, p satchel.Previe
 		return err
 	}
 	defer b.Close()
-	// Those that opened it are known from now on.
-	if keepErr := a.keepGuardians(slices.Concat(a.guardianFlags, a.allowed)); keepErr != nil {
+	// Those of the PIN that the backup itself lists are known from now on: not those of a
+	// slot that somebody put into the folder.
+	if keepErr := a.keepGuardians(b.Guardians()); keepErr != nil {
 		a.note("the key servers could not be remembered: %s", errorText(keepErr))
 	}
 	return a.restored(b, outcome, told, err)

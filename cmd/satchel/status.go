@@ -40,9 +40,10 @@ copies, places (address, health, generation, verified, error, code), slots (id,
 kind), missing (items), keys_dropped, words_written (when, or null), limit
 (satoshi, 0 if none), next, next_command, rekeying (a directory, if new keys were
 begun and not finished), pin_pending (not all key servers know of a new PIN), pin_ending
-(key servers that are still to be told that an earlier one ended), anchored (the key
-servers of the PIN know the newest generation), watched (paths), left_out (path, error,
-failed, unsaved), watching (whether a "satchel watch" runs), and with --holding also holding and above.`,
+(key servers that are still to be told that an earlier one ended), pin_lost (key servers
+that have no part of the PIN any more), pin_undone (the last change was given up),
+anchored (the key servers of the PIN know the newest generation), watched (paths),
+left_out (path, error, failed, unsaved), watching (whether a "satchel watch" runs), and with --holding also holding and above.`,
 		Example: `  satchel status
   satchel status --wallet Samantha
   satchel status --holding 0.02btc
@@ -237,13 +238,15 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, seen watchedNow, 
 		watchedNow
 		PINPending bool     `json:"pin_pending"`
 		PINEnding  []string `json:"pin_ending"`
+		PINLost    []string `json:"pin_lost"`
+		PINUndone  bool     `json:"pin_undone"`
 		Anchored   bool     `json:"anchored"`
 	}
 	if a.json {
 		return a.emit(statusJSON{s.ID, d.name, s.Label, s.Folder, s.Network, s.Fingerprint, stamp(s.Created), s.Device, s.Epoch,
 			s.Generation, stamp(s.Saved), s.Items, s.Protected, stamp(s.Verified), s.Deleted, s.Copies, placesJSON(s.Places), slotsJSON(s.Slots),
 			append([]string{}, s.Missing...), s.KeysDropped, stamp(s.WordsWritten), s.Limit, toNextJSON(s.Next), s.Rekeying,
-			toHoldingJSON(held, above(s, held)), seen, s.PINPending, append([]string{}, s.PINEnding...), s.Anchored})
+			toHoldingJSON(held, above(s, held)), seen, s.PINPending, append([]string{}, s.PINEnding...), append([]string{}, s.PINLost...), s.PINUndone, s.Anchored})
 	}
 	a.say("%s (%s), fingerprint %s", a.bold(printable(s.Label)), s.Network, s.Fingerprint)
 	switch {
@@ -313,6 +316,12 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, seen watchedNow, 
 func (a *app) sayKeyServers(s satchel.Status) {
 	if s.PINPending {
 		a.sayField("PIN", "not all key servers know of the new one yet: `satchel backup` goes on with it; until then the one before, if there was one, opens too")
+	}
+	if s.PINUndone {
+		a.sayField("PIN", "the last change was given up: too many key servers lost their part before they could be told. The PIN before, if there was one, opens it: `satchel pin set` or `pin change` tries again")
+	}
+	if len(s.PINLost) > 0 {
+		a.sayField("PIN", strings.Join(s.PINLost, ", ")+" has no part of it any more: it opens with the others; `satchel pin change` sets it anew")
 	}
 	if len(s.PINEnding) > 0 {
 		a.sayField("PIN", strings.Join(s.PINEnding, ", ")+" still has an account of an earlier one, and is told when it answers")
