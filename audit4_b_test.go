@@ -211,3 +211,38 @@ func TestAudit4OlderBeforeChange(t *testing.T) {
 		t.Errorf("an older state passes for the newest, with warnings %q", p.Warnings)
 	}
 }
+
+func anchorAfterDeadChange(t *testing.T) {
+	ctx := context.Background()
+	servers := guardtest.New(t, 3)
+	st := &mem.Store{}
+	cfg := config(t, st)
+	cfg.Guardians = servers.Client()
+	b, _, way := create(t, cfg, item("labels", "1"))
+	ow := unlock(t, b, way)
+	if _, err := ow.SetPIN(ctx, satchel.PINPlan{PIN: pin("3717"), Servers: servers.Names, Threshold: 2}); err != nil {
+		t.Fatal(err)
+	}
+	unconfirmed(servers, servers.Names...)
+	if _, err := ow.SetPIN(ctx, satchel.PINPlan{PIN: pin("9062"), Servers: servers.Names, Threshold: 2}); err == nil {
+		t.Fatal("no error")
+	}
+	b.Close()
+	away(servers)
+	other := newDevice(t, cfg)
+	d := restore(t, other, way)
+	save(t, d, item("labels", "2"))
+	older := st.Clone()
+	save(t, d, item("labels", "3"))
+	if s := d.Status(); !s.Anchored {
+		t.Errorf("not anchored: %v", s.AnchorErr)
+	}
+	d.Close()
+	// The cloud is put back.
+	third := newDevice(t, cfg)
+	third.Places = []store.Place{{Address: cfg.Places[0].Address, Store: older}}
+	p := openOnly(t, way, third).Preview()
+	if p.Problem == nil {
+		t.Errorf("an older state passes for the newest, with warnings %q", p.Warnings)
+	}
+}
