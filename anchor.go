@@ -27,6 +27,8 @@ type anchor struct {
 	err  error             // why a newer one is not kept yet
 	// fenced says that they keep what this device did not write: it is not the writer.
 	fenced bool
+	// dead says that the PIN, which is the only way in, opens nothing any more.
+	dead bool
 
 	next  time.Time     // when it is tried again, in this process; zero for at once
 	pause time.Duration // after the last failure
@@ -42,13 +44,14 @@ type anchorRecord struct {
 	Snapshot string `json:"snapshot"`
 	Err      string `json:"err,omitempty"`
 	Fenced   bool   `json:"fenced,omitempty"`
+	Dead     bool   `json:"dead,omitempty"`
 }
 
 func (a *anchor) record() *anchorRecord {
 	if a.kept.IsZero() && a.err == nil {
 		return nil
 	}
-	r := &anchorRecord{Snapshot: a.kept.String(), Fenced: a.fenced}
+	r := &anchorRecord{Snapshot: a.kept.String(), Fenced: a.fenced, Dead: a.dead}
 	if a.err != nil {
 		r.Err = a.err.Error()
 	}
@@ -60,7 +63,7 @@ func (r *anchorRecord) anchor() (a anchor, err error) {
 		return a, nil
 	}
 	a.kept, err = seal.ParseSnapshotName(r.Snapshot)
-	if a.fenced = r.Fenced; r.Fenced {
+	if a.fenced, a.dead = r.Fenced, r.Dead; r.Fenced {
 		a.err = &toldError{r.Err, ErrOtherDevice}
 	} else if r.Err != "" {
 		a.err = errors.New(r.Err)
@@ -116,7 +119,8 @@ func (b *Backup) putHead(ctx context.Context, slots []*guard.Slot, h protocol.He
 // ErrOtherDevice if they keep another state.
 func (b *Backup) anchor(ctx context.Context) error {
 	d := b.dev
-	if d.anchor.kept == d.head() && d.anchor.err == nil || !d.anchor.fenced && d.anchor.next.After(time.Now()) {
+	pinOnly := !slices.ContainsFunc(d.slots, func(n seal.SlotName) bool { return !isPIN(n) })
+	if d.anchor.kept == d.head() && d.anchor.err == nil && !(pinOnly && b.asked) || !d.anchor.fenced && d.anchor.next.After(time.Now()) {
 		return nil
 	}
 	if !slices.ContainsFunc(d.slots, isPIN) {
@@ -149,6 +153,11 @@ func (b *Backup) anchor(ctx context.Context) error {
 		a.pause = min(max(2*d.anchor.pause, minAnchorPause), maxAnchorPause)
 		a.next = time.Now().Add(a.pause)
 		b.cfg.Logger.Warn("the key servers do not know the newest state", "generation", n.Generation, "err", err)
+	}
+	if err == nil && pinOnly {
+		// Nothing else opens it, so it has to be there.
+		dead := b.opensAlone(ctx, d.slots)
+		a.dead = errors.Is(dead, guard.ErrErased) || errors.Is(dead, guard.ErrGone)
 	}
 	b.change(func() { d.anchor = a })
 	if a.fenced {

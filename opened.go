@@ -279,8 +279,10 @@ func (o *Opened) load(ctx context.Context, used seal.SlotName) error {
 	}
 	if err := o.heads(ctx); ctx.Err() != nil {
 		return ctx.Err()
-	} else if problem == nil || errors.Is(err, ErrOlder) {
-		problem = cmp.Or(err, problem)
+	} else if problem == nil {
+		problem = err
+	} else if err != nil {
+		o.warnings = append(o.warnings, err.Error()) // What is wrong here says more.
 	}
 	return o.describe(ctx, used, problem)
 }

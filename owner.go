@@ -121,7 +121,7 @@ func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 		found = true
 		slots := slices.Delete(slices.Clone(b.dev.slots), i, i+1)
 		if err := b.opensAlone(ctx, slots); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", ErrLastSlot, err)
 		}
 		if err := b.mayRemovePIN(b.dev.slots[i]); err != nil {
 			return fmt.Errorf("removing a PIN: %w", err)

@@ -460,7 +460,7 @@ func (b *Backup) opensAlone(ctx context.Context, slots []seal.SlotName) error {
 		}
 	}
 	if len(pins) == 0 {
-		return fmt.Errorf("%w: add another way in first", ErrLastSlot)
+		return errNoOtherWay
 	}
 	list, err := pinSlots(ctx, b.cfg.Guardians, guard.ID(b.dev.key.Backup()), pins, func(n seal.SlotName) ([]byte, error) { return b.slotObject(ctx, n) })
 	if err != nil {
@@ -474,8 +474,10 @@ func (b *Backup) opensAlone(ctx context.Context, slots []seal.SlotName) error {
 		}
 		errs = append(errs, err)
 	}
-	return fmt.Errorf("%w: the PIN does not open it just now: %w", ErrLastSlot, errors.Join(errs...))
+	return fmt.Errorf("the PIN does not open it: %w", errors.Join(errs...))
 }
+
+var errNoOtherWay = errors.New("add another way in first")
 
 // mayRemovePIN returns an error if a slot may not be removed now because a PIN is being
 // changed: parts of the two PINs stand for each other.

@@ -216,6 +216,7 @@ type Status struct {
 	PINEnding    []string  // key servers that have accounts of an earlier PIN, and could not be told yet that it ended
 	PINLost      []string  // key servers that have no part of the PIN any more: set it anew
 	PINUndone    bool      // the last change of the PIN was given up, because too many key servers had lost it: the one before, if there was one, is as it was
+	PINDead      bool      // the PIN, which is the only way in, was erased or is gone: nothing opens the backup
 	Anchored     bool      // the key servers of the PIN know the newest generation: an older copy shows on a restore
 	AnchorErr    error     // why they do not know it; nil if there is no PIN, or they were not asked yet
 	Rekeying     string    // directory of a backup with new keys that was begun and not finished

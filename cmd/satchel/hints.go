@@ -60,7 +60,7 @@ var codeHints = map[satchel.Code]string{
 	satchel.CodeOtherDevice:  "see `satchel status`",
 	satchel.CodeWrongSecret:  "there is no limit to tries; any way in that this backup has will do, see `satchel restore --list`",
 	satchel.CodeLocked:       "the key servers take no PIN before then, from anybody; another way in has no pause: `satchel restore --list` shows them",
-	satchel.CodeErased:       "too many wrong PINs were tried, so the key servers destroyed what they kept, for good; another way in opens the backup, `satchel restore --list` shows them. Then set a new PIN",
+	satchel.CodeErased:       "too many wrong PINs were tried, so the key servers destroyed what they kept, for good; another way in opens the backup, `satchel restore --list` shows them; then set a new PIN. If there is none, a device that still has the wallet shows its words: `satchel export words`, and `satchel import` makes a new backup",
 	satchel.CodeServerLied:   "a guess that this cost at the others comes back with the next right PIN; take another way in, or try again later; on a device that has the wallet, `satchel guardian replace` takes another server in its place",
 	satchel.CodeFewServers:   "is this machine online? try again later; another way in needs no key server",
 	satchel.CodeSlotDamaged:  "use another way in, or another place that holds this backup; a device that still has the wallet heals it: `satchel heal`",
@@ -87,6 +87,9 @@ func hintFor(err error) string {
 	}
 	if e, ok := errors.AsType[*slot.WeakError](err); ok {
 		return e.Advice
+	}
+	if e, ok := errors.AsType[*guard.WrongPINError](err); ok && e.GuessesLeft == 0 {
+		return codeHints[satchel.CodeErased]
 	}
 	for _, h := range hints {
 		if errors.Is(err, h.err) {

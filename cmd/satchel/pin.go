@@ -337,7 +337,7 @@ JSON: id (of the slot), guardians (guardian, error, wrong).`,
 				return err
 			}
 			defer b.Close()
-			owner, typed, err := a.unlockPIN(ctx, b, "Type the PIN; nothing is changed.")
+			owner, typed, err := a.unlockPIN(ctx, b, "Type the PIN. A right one changes nothing, and gives all guesses back; a wrong one\ncosts a guess.")
 			if err != nil {
 				return err
 			}
@@ -465,6 +465,13 @@ func (a *app) openPIN(ctx context.Context, way *pinWay, others bool) (opened, er
 				a.term.print("Nothing was typed. Ctrl-C ends this.\n")
 				if try == askTries {
 					return got, guard.ErrPIN
+				}
+				continue
+			}
+			if _, err := slot.RecoveryCode(got.pin); err == nil {
+				a.term.print("That is a recovery code, not the PIN; nothing was sent.\n")
+				if others {
+					a.term.print("Press Enter for another way in, then type it again.\n")
 				}
 				continue
 			}

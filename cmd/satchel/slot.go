@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/slot"
 	"github.com/satchel-backup/satchel/wallet"
 )
 
@@ -236,7 +237,11 @@ func (a *app) removeSlot(ctx context.Context, b *satchel.Backup, info satchel.Sl
 	if a.term == nil && a.secretFD == noFD && a.pinFD == noFD {
 		return needFlag("an existing secret", "--secret-fd N")
 	}
-	if err := a.confirm(ctx, yes, "--yes", fmt.Sprintf("The %s will open the backup no more. Copies of the folder made earlier it\nstill opens; if somebody has both, only moving the funds helps.\nRemove it?", slotName(info))); err != nil {
+	question := fmt.Sprintf("The %s will open the backup no more. It still opens copies of\nthe folder that were made earlier; if somebody has both, only moving the funds helps.\nRemove it?", slotName(info))
+	if info.Kind == slot.KindPIN {
+		question = "The PIN will open the backup no more, nor copies of the folder that were made\nearlier, once the key servers know. Remove it?"
+	}
+	if err := a.confirm(ctx, yes, "--yes", question); err != nil {
 		return err
 	}
 	owner, err := a.unlock(ctx, b, "The backup is opened with any secret it has.")

@@ -317,6 +317,9 @@ func (a *app) sayKeyServers(s satchel.Status) {
 	if s.PINPending {
 		a.sayField("PIN", "not all key servers know of the new one yet: `satchel backup` goes on with it; until then the one before, if there was one, opens too")
 	}
+	if s.PINDead {
+		a.sayField("PIN", "erased after wrong guesses, or gone, and there is no other way in: NOTHING opens the backup any more. This device still has the wallet: `satchel export words`, and `satchel import` makes a new backup")
+	}
 	if s.PINUndone {
 		a.sayField("PIN", "the last change was given up: too many key servers lost their part before they could be told. The PIN before, if there was one, opens it: `satchel pin set` or `pin change` tries again")
 	}
