@@ -92,7 +92,7 @@ master key that its records are sealed under. A copy of the database that is put
 back gives guesses back: start the server once with --after-restore then.
 
 Every flag can be given in the environment, as SATCHEL_KEYSERVER_ and the name of the
-flag: SATCHEL_KEYSERVER_LISTEN=:443. docs/operations.md says more.`,
+flag: SATCHEL_KEYSERVER_LISTEN=:443. docs/keyserver.md says more.`,
 		Example:           "  satchel-keyserver serve\n  satchel-keyserver token add ann\n  satchel-keyserver rotate",
 		SilenceErrors:     true,
 		SilenceUsage:      true,

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -60,6 +62,13 @@ const preparedMark = "# prepared: the key above, not in use yet\n"
 
 func (a *app) rotate(ctx context.Context, prepare, drop bool) error {
 	log := slog.New(slog.NewTextHandler(a.err, nil))
+	dir, err := a.folder()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, recordsFile)); a.settings.database == "" && errors.Is(err, fs.ErrNotExist) {
+		return hinted{fmt.Errorf("no key server keeps its data in %s", dir), "name the folder that serve has with --data, such as /var/lib/satchel-keyserver, and run this as its user"}
+	}
 	records, m, err := a.open(ctx, log)
 	if err != nil {
 		return err

@@ -440,3 +440,18 @@ func TestHelp(t *testing.T) {
 		}
 	}
 }
+
+// Who names no folder, or another one, is not told that all is well.
+func TestRotateElsewhere(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var out, errs strings.Builder
+	a := &app{out: &out, err: &errs, getenv: func(string) string { return "" }, now: time.Now}
+	a.settings.data = dir
+	if err := a.rotate(t.Context(), false, false); err == nil || !strings.Contains(err.Error(), dir) {
+		t.Errorf("got %v, %s", err, &out)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+}

@@ -70,6 +70,9 @@ func (a *app) folder() (string, error) {
 	return s.data, nil
 }
 
+// recordsFile is the SQLite database in the data folder.
+const recordsFile = "records.db"
+
 // open opens the database and the master keys.
 func (a *app) open(ctx context.Context, log *slog.Logger) (keyserver.Records, *masterKeys, error) {
 	dir, err := a.folder()
@@ -78,7 +81,7 @@ func (a *app) open(ctx context.Context, log *slog.Logger) (keyserver.Records, *m
 	}
 	var records keyserver.Records
 	if a.settings.database == "" {
-		file := filepath.Join(dir, "records.db")
+		file := filepath.Join(dir, recordsFile)
 		records, err = sqlite.Open(ctx, file)
 		if err == nil {
 			err = os.Chmod(file, 0o600)

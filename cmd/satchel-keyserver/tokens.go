@@ -125,6 +125,7 @@ changes by itself.`,
 				return err
 			}
 			fmt.Fprintln(a.out, text)
+			fmt.Fprintln(a.err, "It counts for the server whose --data is", filepath.Dir(t.file)+".")
 			return nil
 		},
 	}, &cobra.Command{
