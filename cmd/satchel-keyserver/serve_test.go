@@ -130,7 +130,10 @@ func TestTokens(t *testing.T) {
 	if exit != 0 {
 		t.Fatal(out)
 	}
-	a.token = strings.TrimSpace(out)
+	token, where, _ := strings.Cut(out, "\n")
+	if a.token = token; !strings.Contains(where, w.dir) {
+		t.Errorf("it does not say where the token counts: %q", where)
+	}
 	b, err := os.ReadFile(filepath.Join(w.dir, "data", "tokens"))
 	if err != nil || strings.Contains(string(b), a.token) {
 		t.Errorf("the token is in the file, or %v", err)
