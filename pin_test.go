@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	satchel "github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/guard"
@@ -465,5 +466,35 @@ func TestRestoreAfterDeadChange(t *testing.T) {
 		if ended {
 			return
 		}
+	}
+}
+
+// A PIN that a thief's guesses erased, and that is the only way in, is no protection, and
+// that is said with the next save; another way in is.
+func TestErasedPIN(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	servers, _, _, cfg, b, _ := pinOnly(t)
+	for range 10 {
+		servers.Later(100 * time.Hour)
+		if _, _, err := openPIN(t, newDevice(t, cfg), "1739", ""); errors.Is(err, guard.ErrErased) {
+			break
+		}
+	}
+	_, err := b.Save(ctx, item("labels", "2"))
+	isErr(t, err, satchel.ErrNotProtected, satchel.CodeErased)
+	if s := b.Status(); s.Protected || !s.PINDead {
+		t.Errorf("%+v", s)
+	}
+	b.Close()
+	if b, err = satchel.Open(cfg); err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if s := b.Status(); s.Protected || !s.PINDead {
+		t.Errorf("a new process: %+v", s)
+	}
+	if _, err := b.Sync(ctx); !errors.Is(err, guard.ErrErased) {
+		t.Errorf("got %v", err)
 	}
 }

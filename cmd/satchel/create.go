@@ -44,7 +44,7 @@ const cards = `  %s
 
   %s
   An encrypted copy goes to a place of your own. If you lose this device,
-  you need that place and one secret: a recovery code or a passphrase.
+  you need that place and one secret: a recovery code, a passphrase or a PIN.
 
   %s
   It is encrypted before it leaves this device; the place cannot read it,

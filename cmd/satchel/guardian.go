@@ -446,7 +446,7 @@ func (a *app) guardianStatus(ctx context.Context) error {
 	}
 	st := b.Status()
 	wrong := false
-	a.say("The PIN of %s: %d of %s open it.", a.bold(printable(st.Label)), s.Threshold, count(len(s.Servers), "key server"))
+	a.say("The PIN of %s: it opens with %d of %s.", a.bold(printable(st.Label)), s.Threshold, count(len(s.Servers), "key server"))
 	for i := range s.Standing {
 		g := &s.Standing[i]
 		j := guardianJSON{Guardian: g.Server, Left: int(g.Left), Wrong: int(g.Wrong), State: standingState(g)}
@@ -476,7 +476,11 @@ func (a *app) guardianStatus(ctx context.Context) error {
 				text += ", locked until " + lockEnd(*j.LockedUntil)
 			}
 			if !j.Newest {
-				text += ", does not know the newest state"
+				if h := g.Head; h.Epoch > st.Epoch || h.Epoch == st.Epoch && h.Generation > st.Generation {
+					text += ", knows a newer state than this device: another one writes"
+				} else {
+					text += ", does not know the newest state"
+				}
 			}
 		} else {
 			text = serverText(g.Err)

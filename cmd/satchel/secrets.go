@@ -90,7 +90,11 @@ func (a *app) openWith(ctx context.Context, kinds []slot.Kind, way pinWay, try f
 			return got, err
 		}
 		if !errors.Is(err, errOtherWay) {
-			a.term.print("%s\n", wrap("The PIN does not open it: "+errorText(err)+"."))
+			if _, ok := errors.AsType[*guard.UnknownError](err); ok {
+				a.term.print("They were not asked.\n")
+			} else {
+				a.term.print("%s\n", wrap("The PIN does not open it: "+errorText(err)+"."))
+			}
 			if hint := hintFor(err); hint != "" {
 				a.term.print("%s\n", wrap(upperFirst(hint)+"."))
 			}
