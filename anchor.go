@@ -119,7 +119,7 @@ func (b *Backup) putHead(ctx context.Context, slots []*guard.Slot, h protocol.He
 // ErrOtherDevice if they keep another state.
 func (b *Backup) anchor(ctx context.Context) error {
 	d := b.dev
-	pinOnly := !slices.ContainsFunc(d.slots, func(n seal.SlotName) bool { return !isPIN(n) })
+	pinOnly := d.pinOnly()
 	if d.anchor.kept == d.head() && d.anchor.err == nil && !(pinOnly && b.asked) || !d.anchor.fenced && d.anchor.next.After(time.Now()) {
 		return nil
 	}
@@ -141,7 +141,7 @@ func (b *Backup) anchor(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, anchorTime)
 	defer cancel()
 	err := b.putHead(ctx, slots, h)
-	a := anchor{kept: n}
+	a := anchor{kept: n, dead: d.anchor.dead && pinOnly}
 	switch {
 	case errors.Is(err, guard.ErrConflict):
 		a.kept, a.fenced = d.anchor.kept, true
@@ -156,14 +156,23 @@ func (b *Backup) anchor(ctx context.Context) error {
 	}
 	if err == nil && pinOnly {
 		// Nothing else opens it, so it has to be there.
-		dead := b.opensAlone(ctx, d.slots)
-		a.dead = errors.Is(dead, guard.ErrErased) || errors.Is(dead, guard.ErrGone)
+		switch err := b.opensAlone(ctx, d.slots); {
+		case err == nil:
+			a.dead = false
+		case errors.Is(err, guard.ErrErased), errors.Is(err, guard.ErrGone):
+			a.dead = true
+		} // Otherwise it is as it was last known.
 	}
 	b.change(func() { d.anchor = a })
 	if a.fenced {
 		return a.err
 	}
 	return nil
+}
+
+// pinOnly reports whether nothing but PINs opens the backup.
+func (d *device) pinOnly() bool {
+	return !slices.ContainsFunc(d.slots, func(n seal.SlotName) bool { return !isPIN(n) })
 }
 
 // snapshotHash is the hash in a snapshot's name.

@@ -52,7 +52,7 @@ func TestAudit4FailedChangeEndsOther(t *testing.T) {
 	}
 	defer d.Close()
 	if !anyPIN(t, cfg, "9062") || !anyPIN(t, cfg, "3717") {
-		t.Skip("only one is alive")
+		t.Fatal("only one is alive")
 	}
 	if slots, err = d.PINSlots(ctx); err != nil {
 		t.Fatal(err)

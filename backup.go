@@ -303,7 +303,7 @@ func (b *Backup) Status() Status {
 		Items: countItems(d.items), Slots: slotInfos(d.slots),
 		Missing: lostItems(d.items), Deleted: d.deleted, Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
 		KeysDropped: d.keysDropped(), WordsWritten: d.kept.Written, Limit: d.limit(), Rekeying: d.rekey.Dir, PINPending: d.pin.Plan != nil, PINEnding: ending(d.pin.Ending), PINLost: slices.Clone(d.pin.Lost), PINUndone: d.pin.Undone,
-		Anchored: d.anchor.kept == d.head() && d.anchor.err == nil && !d.head().IsZero(), AnchorErr: d.anchor.err, PINDead: d.anchor.dead,
+		Anchored: d.anchor.kept == d.head() && d.anchor.err == nil && !d.head().IsZero(), AnchorErr: d.anchor.err, PINDead: d.anchor.dead && d.pinOnly(),
 	}
 	s.Next = nextStep(&s)
 	return s
@@ -348,7 +348,7 @@ func (h Health) mayTake() bool {
 func (b *Backup) protected() bool {
 	d := b.dev
 	pending := d.pin.Plan != nil && len(d.slots) == 1 && d.slots[0].Path() == d.pin.Slot
-	return b.held() && !pending && !d.anchor.fenced && !d.anchor.dead
+	return b.held() && !pending && !d.anchor.fenced && !(d.anchor.dead && d.pinOnly())
 }
 
 // held reports whether enough places hold the newest snapshot.
@@ -1056,7 +1056,7 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 		}
 		return fmt.Errorf("%w: %w", ErrNotProtected, errors.Join(errs...))
 	}
-	if d.anchor.dead {
+	if d.anchor.dead && d.pinOnly() {
 		return fmt.Errorf("%w: the PIN is the only way in, and opens nothing any more: %w", ErrNotProtected, guard.ErrErased)
 	}
 	if !b.protected() {

@@ -110,7 +110,7 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 	if err := b.fence(ctx); err != nil {
 		r.add("", "", err)
 	}
-	if !slices.ContainsFunc(d.slots, func(n seal.SlotName) bool { return !isPIN(n) }) && b.cfg.Guardians != nil && len(d.slots) > 0 && d.pin.Plan == nil {
+	if d.pinOnly() && b.cfg.Guardians != nil && len(d.slots) > 0 && d.pin.Plan == nil {
 		// Nothing else opens it.
 		if err := b.opensAlone(ctx, d.slots); err != nil && ctx.Err() == nil {
 			r.add("", d.slots[0].Path(), fmt.Errorf("there is no other way in: %w", err))

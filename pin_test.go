@@ -497,4 +497,9 @@ func TestErasedPIN(t *testing.T) {
 	if _, err := b.Sync(ctx); !errors.Is(err, guard.ErrErased) {
 		t.Errorf("got %v", err)
 	}
+	// That stays known while the key servers are away.
+	away(servers, servers.Names...)
+	if _, err := b.Save(ctx, item("labels", "3")); !errors.Is(err, guard.ErrErased) || b.Status().Protected {
+		t.Errorf("with all away: %v", err)
+	}
 }
