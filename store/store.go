@@ -94,6 +94,10 @@ type Store interface {
 type Place struct {
 	Address string
 	Store   Store
+	// Walks says that a listing costs a request for each folder: it is then listed whole
+	// every hour, and between that the little that each change needs. Zero means that a
+	// listing of some hundred objects costs one request.
+	Walks bool
 }
 
 // Hash names bytes: the first 128 bits of their SHA-256 in lower-case hex, 32
@@ -127,4 +131,34 @@ func CheckName(name string) error {
 		return errors.New("object name has an unusable character")
 	}
 	return nil
+}
+
+// CheckPut returns an error if a store must refuse to put this: as [CheckName], and
+// [ErrTooLarge] above [MaxObject].
+func CheckPut(name string, data []byte) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if len(data) > MaxObject {
+		return ErrTooLarge
+	}
+	return nil
+}
+
+// movedKey is what WithMoved keeps its function under.
+type movedKey struct{}
+
+// WithMoved returns a context whose calls of a store call moved as bytes of an object, or
+// what is sent around them, go over a line: so that long transfers can show that they go
+// on. Moved may be called from several goroutines, and with more bytes in all than the
+// object has: what was lost is sent again.
+func WithMoved(ctx context.Context, moved func(n int)) context.Context {
+	return context.WithValue(ctx, movedKey{}, moved)
+}
+
+// Moved is called by stores that send and receive over a line.
+func Moved(ctx context.Context, n int) {
+	if moved, ok := ctx.Value(movedKey{}).(func(int)); ok {
+		moved(n)
+	}
 }

@@ -12,6 +12,11 @@
 // an object's file, such as links, hidden files and directories, and names that
 // [store.CheckName] refuses, is neither listed nor touched nor followed. A copy
 // made by a sync program, such as "x (1).age", is an object of its own name.
+//
+// What a sync program knows of and has not brought to this device yet is listed,
+// waited for, and never absent; see [Config.Patience]. That was written from what
+// the programs are documented to do, and tested with files as they leave them; it
+// was never run with iCloud, OneDrive, Dropbox or Google Drive themselves.
 package folder
 
 import (
@@ -46,6 +51,11 @@ type Config struct {
 	// which a user chooses a new place.
 	Create bool
 
+	// Patience is how long a call waits for an object that a sync program has in its
+	// cloud and not on this device; zero means 30 seconds, less than zero not at
+	// all. Then the error is store.ErrUnreachable: such an object is never absent.
+	Patience time.Duration
+
 	// Hook is called around every step that changes the disk; nil means not. It
 	// is for crash tests.
 	Hook func(durable.Step) error
@@ -56,8 +66,10 @@ type Config struct {
 // answer lasts as long as the system waits; the context is looked at between
 // calls of the system.
 type Store struct {
-	dir  string
-	hook func(durable.Step) error
+	dir      string
+	hook     func(durable.Step) error
+	patience time.Duration
+	fetch    func(ctx context.Context, file string)
 
 	// dirs is held by Put from making a directory to having filled it, by List
 	// while it reads directories, and alone by Delete while it removes empty ones.
@@ -83,9 +95,9 @@ const leftover = 24 * time.Hour
 var (
 	errEmpty    = errors.New("the folder has nothing in it; is its drive connected, and has it been synced")
 	errMissing  = errors.New("the folder is missing; is its drive connected")
-	errOffline  = errors.New("a file is in iCloud but not on this Mac; download it in the Finder first")
 	errChanging = errors.New("directories keep changing")
 	errForeign  = errors.New("not a regular file")
+	errReserved = errors.New("sync programs use names of this form themselves")
 )
 
 // New returns the store in dir, which may itself be a link to a directory.
@@ -99,7 +111,10 @@ func New(dir string, c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening folder: %w", err)
 	}
-	s := &Store{dir: dir, hook: c.Hook, cleaned: map[string]bool{}}
+	if c.Patience == 0 {
+		c.Patience = usualPatience
+	}
+	s := &Store{dir: dir, hook: c.Hook, patience: c.Patience, fetch: fetch, cleaned: map[string]bool{}}
 	if !c.Create {
 		return s, nil
 	}
@@ -183,6 +198,8 @@ func explain(err error) error {
 		return nil
 	case isFull(err):
 		return fmt.Errorf("%w: %w", store.ErrFull, err)
+	case isSignedOut(err):
+		return fmt.Errorf("%w: %w", store.ErrSignIn, err)
 	case isGone(err):
 		return fmt.Errorf("%w: %w", store.ErrUnreachable, err)
 	case errors.Is(err, syscall.EROFS):
@@ -233,9 +250,9 @@ func walk(root *os.Root, name string) (w way, at string, err error) {
 // Put implements [store.Store]. The file is there whole or not at all, except on
 // file systems without links and exclusive renames; see [durable.Disk.CreateFile].
 func (s *Store) Put(ctx context.Context, name string, data []byte) error {
-	err := store.CheckName(name)
-	if err == nil && len(data) > store.MaxObject {
-		err = store.ErrTooLarge
+	err := store.CheckPut(name, data)
+	if _, _, theirs := placeholder(name); theirs && err == nil {
+		err = errReserved
 	}
 	if err == nil {
 		err = s.put(ctx, name, data)
@@ -258,6 +275,9 @@ func (s *Store) put(ctx context.Context, name string, data []byte) error {
 	case w == wayLink:
 		return foreign(at)
 	}
+	if err := s.arrive(ctx, root, name); err != nil {
+		return err
+	}
 	disk := durable.Disk{Hook: s.hook, Root: root}
 	file := filepath.FromSlash(name)
 
@@ -267,8 +287,8 @@ func (s *Store) put(ctx context.Context, name string, data []byte) error {
 		if err = disk.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 			return err
 		}
-		if offline(root, name) {
-			return fmt.Errorf("%w: %w", store.ErrUnreachable, errOffline)
+		if awaited(root, name) != "" {
+			return errAway
 		}
 		if err = disk.CreateFile(file, data, 0o600); !errors.Is(err, fs.ErrNotExist) {
 			break
@@ -350,8 +370,8 @@ func (s *Store) get(ctx context.Context, name string, limit int64) ([]byte, erro
 	defer root.Close()
 	// Absent is said only of a folder that is still there.
 	absent := func() error {
-		if offline(root, name) {
-			return fmt.Errorf("%w: %w", store.ErrUnreachable, errOffline)
+		if awaited(root, name) != "" {
+			return errAway
 		}
 		if err := s.still(root); err != nil {
 			return err
@@ -365,6 +385,9 @@ func (s *Store) get(ctx context.Context, name string, limit int64) ([]byte, erro
 		return nil, absent()
 	case w == wayLink:
 		return nil, fmt.Errorf("%w: %w", store.ErrDamaged, foreign(at))
+	}
+	if err := s.arrive(ctx, root, name); err != nil {
+		return nil, err
 	}
 	file := filepath.FromSlash(name)
 	data, err := durable.Disk{Root: root}.ReadFile(file, limit)
@@ -383,12 +406,13 @@ func (s *Store) get(ctx context.Context, name string, limit int64) ([]byte, erro
 }
 
 // List implements [store.Store]. On a Mac, names are shown in normal form C,
-// whatever the file system made of them.
+// whatever the file system made of them. An object that is in the cloud of a sync
+// program and not on this device is listed with size 0.
 func (s *Store) List(ctx context.Context, prefix string) ([]store.Object, error) {
 	list, err := s.list(ctx, prefix)
 	if err != nil {
 		err = explain(err)
-		if ctx.Err() == nil && !errors.Is(err, store.ErrUnreachable) {
+		if ctx.Err() == nil && !errors.Is(err, store.ErrUnreachable) && !errors.Is(err, store.ErrSignIn) {
 			err = fmt.Errorf("%w: %w", store.ErrListing, err)
 		}
 		return nil, fmt.Errorf("listing objects: %w", err)
@@ -426,7 +450,7 @@ func (s *Store) list(ctx context.Context, prefix string) ([]store.Object, error)
 			return nil, err
 		}
 		// A directory that went away may have been renamed, with objects in it that
-		// were there all the time.
+		// were there all the time; what a placeholder stood for may have arrived.
 		if !l.vanished {
 			return l.list, nil
 		}
@@ -439,7 +463,7 @@ type lister struct {
 	root     *os.Root
 	prefix   string
 	list     []store.Object
-	vanished bool // a directory went away during the walk
+	vanished bool // a directory or a placeholder went away during the walk
 }
 
 // walk lists what is in dir, "" for the root. Its depth is bounded by the length
@@ -456,6 +480,8 @@ func (l *lister) walk(dir string) error {
 	if err != nil {
 		return err
 	}
+	away := map[string]store.Object{} // those that a placeholder stands for, by their names
+	here := map[string]bool{}
 	for _, e := range entries {
 		file := e.Name()
 		if dir != "" {
@@ -465,8 +491,21 @@ func (l *lister) walk(dir string) error {
 		if runtime.GOOS == "darwin" || runtime.GOOS == "ios" {
 			name = norm.NFC.String(file)
 		}
-		if at, ok := placeholder(name); ok && e.Type().IsRegular() && strings.HasPrefix(at, l.prefix) {
-			return errOffline // It exists, so a listing without it would be a lie.
+		if real, tiny, ok := placeholder(name); ok && e.Type().IsRegular() {
+			info, err := e.Info()
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				l.vanished = true // Perhaps the file itself has come in its place.
+				continue
+			case err != nil:
+				return err
+			case !tiny || info.Size() <= 1:
+				// It exists, so a listing without it would be a lie.
+				if strings.HasPrefix(real, l.prefix) {
+					away[real] = store.Object{Name: real, Modified: info.ModTime(), ID: real}
+				}
+				continue
+			}
 		}
 		if store.CheckName(name) != nil || dir == "" && systems(name) {
 			continue
@@ -484,7 +523,9 @@ func (l *lister) walk(dir string) error {
 		}
 		info, err := e.Info()
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // Deleted in between.
+			// Deleted in between, or a placeholder was put in its place.
+			l.vanished = l.vanished || awaited(l.root, name) != ""
+			continue
 		}
 		if err != nil {
 			return err
@@ -493,6 +534,12 @@ func (l *lister) walk(dir string) error {
 			continue
 		}
 		l.list = append(l.list, store.Object{Name: name, Size: info.Size(), Modified: info.ModTime(), ID: file})
+		here[name] = true
+	}
+	for name, o := range away {
+		if !here[name] {
+			l.list = append(l.list, o)
+		}
 	}
 	return nil
 }
@@ -501,25 +548,6 @@ func (l *lister) walk(dir string) error {
 // at the top of a drive, and that users may not read.
 func systems(name string) bool {
 	return name == "lost+found" || name == "System Volume Information" || name == "$RECYCLE.BIN"
-}
-
-// placeholder returns the name of the object that the file stands for: iCloud
-// before macOS 14 replaces a/x by a/.x.icloud when it frees space.
-func placeholder(file string) (name string, ok bool) {
-	dir, base := path.Split(file)
-	inner, ok := strings.CutSuffix(base, ".icloud")
-	if !ok || len(inner) < 2 || inner[0] != '.' {
-		return "", false
-	}
-	name = dir + inner[1:]
-	return name, store.CheckName(name) == nil
-}
-
-// offline reports whether the object is in iCloud and not on this Mac.
-func offline(root *os.Root, name string) bool {
-	dir, base := path.Split(name)
-	info, err := root.Lstat(filepath.FromSlash(dir + "." + base + ".icloud"))
-	return err == nil && info.Mode().IsRegular()
 }
 
 // Delete implements [store.Store]. It removes the directories that the object
@@ -553,8 +581,9 @@ func (s *Store) delete(ctx context.Context, name string) error {
 	case w == wayLink:
 		return foreign(at)
 	}
-	if offline(root, name) {
-		return fmt.Errorf("%w: %w", store.ErrUnreachable, errOffline)
+	// To delete what stands for it might leave it in the cloud.
+	if err := s.arrive(ctx, root, name); err != nil {
+		return err
 	}
 	disk := durable.Disk{Hook: s.hook, Root: root}
 	file := filepath.FromSlash(name)

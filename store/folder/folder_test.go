@@ -295,30 +295,6 @@ func TestTornFile(t *testing.T) {
 	put(t, s, "a", "whole")
 }
 
-// R5: an object that iCloud took off this Mac is neither absent nor left out.
-func TestOffline(t *testing.T) {
-	ctx := t.Context()
-	dir := t.TempDir()
-	s := create(t, dir)
-	put(t, s, "b/here", "x")
-	write(t, dir, "b", ".away.icloud")
-	for what, err := range map[string]error{
-		"Get":    func() error { _, err := s.Get(ctx, "b/away", "", 9); return err }(),
-		"Put":    s.Put(ctx, "b/away", nil),
-		"Delete": s.Delete(ctx, store.Object{Name: "b/away"}),
-	} {
-		if !errors.Is(err, store.ErrUnreachable) {
-			t.Errorf("%s: got %v, want ErrUnreachable", what, err)
-		}
-	}
-	if _, err := s.List(ctx, "b/"); !errors.Is(err, store.ErrListing) {
-		t.Errorf("got %v, want ErrListing", err)
-	}
-	if list, err := s.List(ctx, "b/here"); err != nil || len(list) != 1 {
-		t.Errorf("got %v, %v", list, err)
-	}
-}
-
 // R14, R5: what the system says about the disk becomes what a person can act on.
 func TestSystemErrors(t *testing.T) {
 	if runtime.GOOS == "windows" {
@@ -328,7 +304,7 @@ func TestSystemErrors(t *testing.T) {
 		errno syscall.Errno
 		want  error
 	}{
-		{syscall.ENOSPC, store.ErrFull}, {syscall.EDQUOT, store.ErrFull}, {syscall.EIO, store.ErrUnreachable},
+		{syscall.ENOSPC, store.ErrFull}, {syscall.EDQUOT, store.ErrFull}, {syscall.EIO, store.ErrUnreachable}, {syscall.EDEADLK, store.ErrUnreachable},
 		{syscall.ESTALE, store.ErrUnreachable}, {syscall.EACCES, fs.ErrPermission}, {syscall.EROFS, syscall.EROFS},
 	} {
 		dir := t.TempDir()

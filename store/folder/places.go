@@ -2,6 +2,7 @@ package folder
 
 import (
 	"encoding/json"
+	"encoding/xml"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,16 @@ type Machine struct {
 	Home string              // the user's home directory
 	Env  func(string) string // such as os.Getenv; nil means that no variable is set
 	Root string              // before the paths of drives, for tests; empty means none
+
+	// Drives are the drives that have letters; nil means those of the system, which
+	// are none but on Windows.
+	Drives []Drive
+}
+
+// Drive is a drive that has a letter.
+type Drive struct {
+	Dir       string // such as G:\
+	Removable bool
 }
 
 // Candidate is a directory on this machine that something carries elsewhere.
@@ -87,7 +98,22 @@ func Detect(m Machine) []Candidate {
 			d.add(named("Nextcloud", account), mount)
 		case "pCloudDrive", "pCloud":
 			d.add("pCloud", mount)
+		case "ProtonDrive":
+			d.add(named("Proton Drive", account), mount)
 		}
+	}
+	for _, dir := range subdirs(m.Home) { // Google Drive for desktop where it mirrors.
+		base := filepath.Base(dir)
+		if account, ok := strings.CutPrefix(base, "My Drive"); ok && (account == "" || strings.HasPrefix(account, " (")) {
+			d.add(named("Google Drive", strings.Trim(account, " ()")), dir)
+		}
+	}
+	lettered := m.Drives
+	if lettered == nil {
+		lettered = drives()
+	}
+	for _, drive := range lettered {
+		d.addGoogle(drive.Dir)
 	}
 	for _, variable := range []string{"OneDrive", "OneDriveConsumer", "OneDriveCommercial"} {
 		d.add("OneDrive", under(variable))
@@ -96,6 +122,18 @@ func Detect(m Machine) []Candidate {
 		base := filepath.Base(dir)
 		if rest, ok := strings.CutPrefix(base, "OneDrive"); ok && (rest == "" || strings.HasPrefix(rest, " - ") || strings.HasPrefix(rest, "-")) {
 			d.add(named("OneDrive", strings.Trim(rest, " -")), dir)
+		}
+	}
+	for _, file := range []string{
+		home(".local", "state", "syncthing", "config.xml"), home(".config", "syncthing", "config.xml"),
+		home("Library", "Application Support", "Syncthing", "config.xml"), under("LOCALAPPDATA", "Syncthing", "config.xml"),
+		under("XDG_STATE_HOME", "syncthing", "config.xml"), under("XDG_CONFIG_HOME", "syncthing", "config.xml"),
+	} {
+		for _, f := range syncthingFolders(read(file)) {
+			if rest, ok := strings.CutPrefix(f.Path, "~"); ok && (rest == "" || os.IsPathSeparator(rest[0])) {
+				f.Path = home(rest)
+			}
+			d.add(named("Syncthing", f.Label), f.Path)
 		}
 	}
 	if isDir(home("Sync", ".stfolder")) { // Syncthing's own mark: the name alone says little.
@@ -111,18 +149,29 @@ func Detect(m Machine) []Candidate {
 		d.add("Box", home(base))
 	}
 
+	for _, mount := range subdirs(under("XDG_RUNTIME_DIR", "gvfs")) { // what GNOME's Files has connected
+		if kind, where, ok := strings.Cut(filepath.Base(mount), ":"); ok && networks[kind] {
+			d.add(named("Network folder", networkName(where)), mount)
+		}
+	}
+
 	root := m.Root
 	if root == "" {
 		root = string(filepath.Separator)
 	}
-	drives := []string{filepath.Join(root, "Volumes")}
+	mounted := []string{filepath.Join(root, "Volumes")}
 	if user := m.Env("USER"); user != "" && filepath.Base(user) == user {
-		drives = append(drives, filepath.Join(root, "media", user), filepath.Join(root, "run", "media", user))
+		mounted = append(mounted, filepath.Join(root, "media", user), filepath.Join(root, "run", "media", user))
 	}
-	for _, mounts := range drives {
+	d.removable = true
+	for _, mounts := range mounted {
 		for _, dir := range subdirs(mounts) {
-			d.removable = true
 			d.add(filepath.Base(dir), dir)
+		}
+	}
+	for _, drive := range lettered {
+		if drive.Removable {
+			d.add("Drive "+strings.TrimRight(drive.Dir, `\/`), drive.Dir)
 		}
 	}
 	return d.found
@@ -148,6 +197,53 @@ func (d *detector) add(name, dir string) {
 		}
 	}
 	d.found = append(d.found, Candidate{name, filepath.Clean(dir), d.removable})
+}
+
+// addGoogle adds the user's own part of a drive that Google Drive for desktop has
+// made. What that is called depends on the language; beside it stand the drives of
+// others and hidden folders, which give it away.
+func (d *detector) addGoogle(drive string) {
+	if !isDir(filepath.Join(drive, ".shortcut-targets-by-id")) && !isDir(filepath.Join(drive, "My Drive")) {
+		return
+	}
+	own := ""
+	for _, dir := range subdirs(drive) {
+		switch base := filepath.Base(dir); {
+		case slices.Contains(myDrive, base):
+			d.add("Google Drive", dir)
+			return
+		case !strings.HasPrefix(base, "$") && !systems(base):
+			own = dir
+		}
+	}
+	if all := subdirs(drive); len(all) == 1 && own != "" { // In another language, and nothing shared.
+		d.add("Google Drive", own)
+	}
+}
+
+// myDrive is "My Drive" in the languages that many people use.
+var myDrive = []string{
+	"My Drive", "Meine Ablage", "Mon Drive", "Mi unidad", "Il mio Drive", "Mijn Drive", "Meu Drive", "O meu disco", "Mój dysk", "Мой диск",
+	"Mitt Drive", "Min enhet", "Mit drev", "Oma Drive", "マイドライブ", "내 드라이브", "我的云端硬盘", "我的雲端硬碟", "Drive'ım", "Můj disk",
+}
+
+// networks are the kinds of GNOME's mounts that keep files under the names they were
+// given; those of Google Drive and OneDrive there do not.
+var networks = map[string]bool{"dav": true, "davs": true, "smb-share": true, "sftp": true}
+
+// networkName makes "host/share" of what such a mount is named:
+// "server=host,share=share,user=ann".
+func networkName(mount string) string {
+	var host, share string
+	for part := range strings.SplitSeq(mount, ",") {
+		switch key, value, _ := strings.Cut(part, "="); key {
+		case "host", "server":
+			host = value
+		case "share":
+			share = "/" + value
+		}
+	}
+	return host + share
 }
 
 func named(name, account string) string {
@@ -215,4 +311,25 @@ func dropboxPaths(info []byte) []string {
 	}
 	slices.Sort(dirs)
 	return dirs
+}
+
+// syncthingFolder is a folder in Syncthing's configuration.
+type syncthingFolder struct {
+	Label string `xml:"label,attr"`
+	Path  string `xml:"path,attr"`
+	Type  string `xml:"type,attr"`
+}
+
+// syncthingFolders returns the folders in Syncthing's config.xml whose changes go to
+// others.
+func syncthingFolders(config []byte) []syncthingFolder {
+	var c struct {
+		Folders []syncthingFolder `xml:"folder"`
+	}
+	if xml.Unmarshal(config, &c) != nil {
+		return nil
+	}
+	return slices.DeleteFunc(c.Folders, func(f syncthingFolder) bool {
+		return f.Path == "" || f.Type == "receiveonly" || f.Type == "receiveencrypted"
+	})
 }

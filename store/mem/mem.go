@@ -5,6 +5,7 @@ package mem
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -32,14 +33,8 @@ var _ store.Store = (*Store)(nil)
 
 // Put implements [store.Store].
 func (s *Store) Put(ctx context.Context, name string, data []byte) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := store.CheckName(name); err != nil {
-		return err
-	}
-	if len(data) > store.MaxObject {
-		return fmt.Errorf("putting object: %w", store.ErrTooLarge)
+	if err := errors.Join(ctx.Err(), store.CheckPut(name, data)); err != nil {
+		return fmt.Errorf("putting object: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

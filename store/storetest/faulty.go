@@ -76,14 +76,6 @@ var ErrFault = errors.New("connection reset by the test")
 type Faulty struct {
 	Inner store.Store
 
-	// Choose, if not nil, returns the fault for a call; name is the prefix for
-	// List. It is called without a lock held and may block, to stage a race.
-	Choose func(op Op, name string) Fault
-
-	// Lies makes Get return wrong bytes even where a hash was wanted: a provider
-	// with a bug, for callers who trust none.
-	Lies bool
-
 	// Foreign is what Stranger gives: whole, and of another backup.
 	Foreign []byte
 
@@ -91,12 +83,14 @@ type Faulty struct {
 	Record bool
 
 	mu     sync.Mutex
-	set    map[Op]Fault    // guarded by mu
-	once   map[Op][]Fault  // guarded by mu
-	counts map[Op]int      // guarded by mu
-	sent   []Call          // guarded by mu
-	recent map[string]bool // names put since Settle; guarded by mu
-	puts   []putRecord     // the last object put, and the last of another name; guarded by mu
+	choose func(Op, string) Fault // guarded by mu
+	lies   bool                   // guarded by mu
+	set    map[Op]Fault           // guarded by mu
+	once   map[Op][]Fault         // guarded by mu
+	counts map[Op]int             // guarded by mu
+	sent   []Call                 // guarded by mu
+	recent map[string]bool        // names put since Settle; guarded by mu
+	puts   []putRecord            // the last object put, and the last of another name; guarded by mu
 }
 
 type putRecord struct {
@@ -112,6 +106,24 @@ type Call struct {
 }
 
 var _ store.Store = (*Faulty)(nil)
+
+// Choose makes choose, if it is not nil, return the fault for each call from now on; name
+// is the prefix for List. It is called without a lock held, by several calls at once if
+// there are such, and may block, to stage a race. Calls that were given up may go on for a
+// while: what it touches is locked.
+func (f *Faulty) Choose(choose func(op Op, name string) Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.choose = choose
+}
+
+// Lies says whether Get returns wrong bytes even where a hash was wanted: a provider with
+// a bug, for callers who trust none.
+func (f *Faulty) Lies(lies bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lies = lies
+}
 
 // Set makes fault strike every call of op from now on; Any means every method
 // that has no fault set of its own. None ends it.
@@ -194,9 +206,10 @@ func (f *Faulty) begin(op Op, name string, data []byte) Fault {
 	if !ok {
 		fault = f.set[Any]
 	}
+	choose := f.choose
 	f.mu.Unlock()
-	if f.Choose != nil {
-		if chosen := f.Choose(op, name); chosen != None {
+	if choose != nil {
+		if chosen := choose(op, name); chosen != None {
 			return chosen
 		}
 	}
@@ -326,10 +339,13 @@ func (f *Faulty) Get(ctx context.Context, name string, want store.Hash, limit in
 			return nil, err
 		}
 		data = f.spoil(fault, name, data)
+		f.mu.Lock()
+		lies := f.lies
+		f.mu.Unlock()
 		switch {
 		case int64(len(data)) > limit:
 			return nil, fmt.Errorf("fault: %w", store.ErrTooLarge)
-		case !f.Lies && !want.Matches(data):
+		case !lies && !want.Matches(data):
 			return nil, fmt.Errorf("fault: %w", store.ErrDamaged)
 		}
 		return data, nil

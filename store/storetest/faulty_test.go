@@ -73,13 +73,13 @@ func TestGetFaults(t *testing.T) {
 		if _, err := f.Get(ctx, "new", store.Sum(data), 100); !errors.Is(err, want) {
 			t.Errorf("%s: got %v, want %v", fault, err, want)
 		}
-		f.Lies = true
+		f.Lies(true)
 		if want == store.ErrDamaged {
 			if got, err := f.Get(ctx, "new", store.Sum(data), 100); err != nil || string(got) == string(data) {
 				t.Errorf("%s, lying: got %q, %v, want wrong bytes", fault, got, err)
 			}
 		}
-		f.Lies = false
+		f.Lies(false)
 	}
 }
 
@@ -145,12 +145,12 @@ func TestLeaks(t *testing.T) {
 // A call chosen by name can be stalled to stage a race.
 func TestChoose(t *testing.T) {
 	f := &storetest.Faulty{Inner: new(mem.Store)}
-	f.Choose = func(op storetest.Op, name string) storetest.Fault {
+	f.Choose(func(op storetest.Op, name string) storetest.Fault {
 		if op == storetest.Put && name == "a" {
 			return storetest.Full
 		}
 		return storetest.None
-	}
+	})
 	if err := f.Put(t.Context(), "a", nil); !errors.Is(err, store.ErrFull) {
 		t.Errorf("got %v, want ErrFull", err)
 	}

@@ -32,11 +32,17 @@ import (
 // [store.Store]. Each call of open must return an empty store whose listing
 // shows what was put without delay.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
+	RunSmall(t, largest, open)
+}
+
+// RunSmall is Run for a store that takes no object longer than size bytes, such as
+// a keychain.
+func RunSmall(t *testing.T, size int, open func(t *testing.T) store.Store) {
 	for _, test := range []struct {
 		name string
 		run  func(t *testing.T, s store.Store)
 	}{
-		{"PutGet", putGet},
+		{"PutGet", func(t *testing.T, s store.Store) { putGet(t, s, size) }},
 		{"PutAgain", putAgain},
 		{"PutOther", putOther},
 		{"BytesAreCopied", bytesAreCopied},
@@ -56,7 +62,10 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	}
 }
 
-const roomy = 2 << 20 // a limit no object of these tests reaches
+const (
+	roomy   = 2 << 20 // a limit no object of these tests reaches
+	largest = 1 << 20 // bytes in the longest object of these tests
+)
 
 func put(t *testing.T, s store.Store, name string, data []byte) {
 	t.Helper()
@@ -108,12 +117,12 @@ func listed(t *testing.T, s store.Store, prefix string) []string {
 	return names
 }
 
-func putGet(t *testing.T, s store.Store) {
+func putGet(t *testing.T, s store.Store, size int) {
 	objects := map[string][]byte{
 		"empty":   {},
 		"one":     {0},
 		"x/y/z":   []byte("three\r\nlines\n\x00\xff\xfe"),
-		"x/large": bytes.Repeat([]byte("0123456789abcdef"), 1<<16),
+		"x/large": bytes.Repeat([]byte("0123456789abcdef"), largest/16)[:min(size, largest)],
 	}
 	for name, data := range objects {
 		put(t, s, name, data)

@@ -1,0 +1,8 @@
+package s3
+
+// What tests compare with Amazon's own examples.
+var (
+	Sign   = sign
+	Escape = escape
+	Query  = query
+)
