@@ -32,7 +32,7 @@ func TestEveryBit(t *testing.T) {
 	w.client.Trusted = func(s string) bool { return slices.Contains(names, s) }
 	var mu sync.Mutex
 	told := 0 // what depends on the PIN
-	w.Before = func(_ string, r protocol.Request) error {
+	w.Before(func(_ string, r protocol.Request) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if e, ok := r.Payload.(protocol.Evaluate); ok && e.WithProof == 1 {
@@ -42,7 +42,7 @@ func TestEveryBit(t *testing.T) {
 			told++
 		}
 		return nil
-	}
+	})
 	whole := slot.Bytes()
 	seen := map[string]int{}
 	var b [1]byte
@@ -71,8 +71,11 @@ func TestEveryBit(t *testing.T) {
 			t.Errorf("bit %d of byte %d: got %v", bit%8, bit/8, err)
 		}
 	}
-	if told > 0 {
-		t.Errorf("%d requests told whether the PIN was right", told)
+	mu.Lock()
+	n := told
+	mu.Unlock()
+	if n > 0 {
+		t.Errorf("%d requests told whether the PIN was right", n)
 	}
 	if d := cmp.Diff([]int{5, 5, 5}, w.left(slot)); d != "" {
 		t.Errorf("guesses were spent: %s", d)
@@ -204,7 +207,7 @@ func TestCopiedSlot(t *testing.T) {
 	w.must(w.client.PutHead(t.Context(), slot, protocol.NewHead(headKey(1), 1, 1, [16]byte{}, 0), nil))
 }
 
-// The cloud alone, without any server, has nothing to test a PIN with: whatever the
+// R12: the cloud alone, without any server, has nothing to test a PIN with: whatever the
 // output of the function were, the masked shares of its slot give a secret, and the
 // commitment is to one of 2^252. Two PINs look the same in all that a slot has.
 func TestCloudAlone(t *testing.T) {

@@ -30,6 +30,9 @@ var (
 	ErrUnreachable = errors.New("not reachable")
 	// ErrNewer says that a later version is needed to talk to a guardian or to read a slot.
 	ErrNewer = errors.New("a newer version of Satchel is needed")
+	// ErrToken says that the guardian makes no account without a registration token of its
+	// own, or not with this one.
+	ErrToken = errors.New("registration token needed")
 	// ErrPIN says that a text cannot be a PIN at all.
 	ErrPIN = errors.New("not usable as a PIN")
 	// ErrPassphrase says that the PIN was right, and the slot asks for a passphrase too,
@@ -128,6 +131,8 @@ func fact(err error) error {
 			return ErrSlotDamaged
 		case protocol.CodeNewer:
 			return ErrNewer
+		case protocol.CodeToken:
+			return ErrToken
 		case protocol.CodeUnavailable:
 			return fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}

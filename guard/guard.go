@@ -243,12 +243,13 @@ func Ending(s *Slot, by Authority) []Step {
 	return steps
 }
 
-// Abandoning returns the steps of Client.Abandon, for a Settlement's Drop.
-func Abandoning(p *Plan) []Step {
+// Abandoning returns the steps that end the accounts of a plan, for a Settlement's Drop:
+// unlike Client.Abandon also those that were confirmed.
+func Abandoning(p *Plan, by Authority) []Step {
 	var steps []Step
 	for i := range p.Accounts {
 		if a, err := p.Accounts[i].account(); err == nil {
-			steps = append(steps, dropping(a, protocol.Delete{}))
+			steps = append(steps, dropping(a, protocol.NewDelete(by.key(a.id()), a.id(), by.by)))
 		}
 	}
 	return steps
@@ -263,12 +264,7 @@ func (c *Client) Probe(ctx context.Context, server string) error {
 	if err := c.trust([]string{server}); err != nil {
 		return err
 	}
-	seed := make([]byte, ed25519.SeedSize)
-	rand.Read(seed)
-	a, err := accountOf(server, seed)
-	if err != nil {
-		return err
-	}
+	a := stranger(server)
 	if err := fact(c.ask(ctx, a, protocol.AskStatus{}, new(protocol.Status))); !errors.Is(err, ErrGone) {
 		if err == nil {
 			err = ErrLie
@@ -276,6 +272,33 @@ func (c *Client) Probe(ctx context.Context, server string) error {
 		return named(server, err)
 	}
 	return nil
+}
+
+// Admits asks whether a key server lets this client make an account, which may take a
+// registration token: ErrToken. It makes one that holds nothing, and ends it at once.
+func (c *Client) Admits(ctx context.Context, server string) error {
+	if err := c.trust([]string{server}); err != nil {
+		return err
+	}
+	// Of a text that anybody may know: nothing will ever be opened with it.
+	b, err := protocol.Blind([]byte("nothing"))
+	if err != nil {
+		return err
+	}
+	a := stranger(server)
+	if err := fact(c.ask(ctx, a, protocol.Create{Blinded: b.Blinded, Limit: 1}, new(protocol.Created))); err != nil {
+		return named(server, err)
+	}
+	// What is left if this does not arrive goes by itself after seven days.
+	_ = c.ask(ctx, a, protocol.Delete{}, nil)
+	return nil
+}
+
+// stranger returns an account that nobody has.
+func stranger(server string) account {
+	seed := make([]byte, ed25519.SeedSize)
+	rand.Read(seed)
+	return account{server, ed25519.NewKeyFromSeed(seed)}
 }
 
 // end deletes an account. One that is not there is as good as deleted, and one that

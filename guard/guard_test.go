@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -147,6 +148,7 @@ func (w *world) left(slot *guard.Slot) []int {
 	return left
 }
 
+// R13: any k of n key servers suffice, for every k and n.
 func TestRecover(t *testing.T) {
 	for n := 1; n <= protocol.MaxGuardians; n++ {
 		for k := 1; k <= n; k++ {
@@ -261,16 +263,18 @@ func TestGuesses(t *testing.T) {
 	w.finish(o)
 }
 
+// R13: one that is away is done without, and too many that are away cost nothing.
 func TestUnreachable(t *testing.T) {
 	w := newWorld(t, 3)
 	slot := w.enrol(2, pin, "")
-	down := map[string]bool{w.Names[0]: true}
-	w.Before = func(server string, _ protocol.Request) error {
-		if down[server] {
+	var down sync.Map // names of servers; requests go on after a call returned
+	down.Store(w.Names[0], true)
+	w.Before(func(server string, _ protocol.Request) error {
+		if _, ok := down.Load(server); ok {
 			return guardtest.ErrNetwork
 		}
 		return nil
-	}
+	})
 	o, err := w.open(slot, pin, "")
 	w.must(err) // A stand-in was asked.
 	told, err := o.Finish(t.Context())
@@ -280,7 +284,7 @@ func TestUnreachable(t *testing.T) {
 			t.Errorf("finish at %s: %v", g.Server, g.Err)
 		}
 	}
-	down[w.Names[1]] = true
+	down.Store(w.Names[1], true)
 	r, err := w.client.Recover(slot, typed(pin))
 	w.must(err)
 	_, err = r.Open(t.Context())
@@ -289,7 +293,7 @@ func TestUnreachable(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	// It goes on later, and the guess at the third counts once.
-	clear(down)
+	down.Clear()
 	if _, err := r.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +307,7 @@ func TestLostReplies(t *testing.T) {
 	w := newWorld(t, 3)
 	var mu sync.Mutex
 	lost := map[string]int{}
-	w.After = func(server string, r protocol.Request, reply []byte) ([]byte, error) {
+	w.After(func(server string, r protocol.Request, reply []byte) ([]byte, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		id := fmt.Sprintf("%s %T", server, r.Payload)
@@ -311,27 +315,32 @@ func TestLostReplies(t *testing.T) {
 			return nil, guardtest.ErrNetwork
 		}
 		return reply, nil
+	})
+	again := func() { // Requests go on after a call returned.
+		mu.Lock()
+		defer mu.Unlock()
+		clear(lost)
 	}
 	slot := w.enrol(2, pin, "")
-	clear(lost)
+	again()
 	if _, err := w.open(slot, "0000", ""); err == nil {
 		t.Fatal("a wrong PIN opens")
 	}
-	clear(lost)
+	again()
 	if d := cmp.Diff([]int{4, 4, 5}, w.left(slot)); d != "" {
 		t.Error(d)
 	}
-	clear(lost)
+	again()
 	o, err := w.open(slot, pin, "")
 	w.must(err)
 	if got := w.finish(o); got != 1 {
 		t.Errorf("%d wrong guesses told, want 1", got)
 	}
-	clear(lost)
+	again()
 	if d := cmp.Diff([]int{5, 5, 5}, w.left(slot)); d != "" {
 		t.Error(d)
 	}
-	clear(lost)
+	again()
 	w.must(w.client.Delete(t.Context(), slot, guard.Owner(owner)))
 }
 
@@ -340,20 +349,22 @@ func TestSlow(t *testing.T) {
 	w := newWorld(t, 3)
 	w.client.Patience = time.Millisecond
 	slot := w.enrol(2, pin, "")
-	hang, free := true, make(chan struct{})
-	w.Before = func(server string, _ protocol.Request) error {
-		if server == w.Names[0] && hang {
+	var hang atomic.Bool // Requests go on after a call returned.
+	hang.Store(true)
+	free := make(chan struct{})
+	w.Before(func(server string, _ protocol.Request) error {
+		if server == w.Names[0] && hang.Load() {
 			<-free
 			return guardtest.ErrNetwork
 		}
 		return nil
-	}
+	})
 	r, err := w.client.Recover(slot, typed(pin))
 	w.must(err)
 	time.AfterFunc(50*time.Millisecond, func() { close(free) })
 	_, err = r.Open(t.Context())
 	w.must(err)
-	hang = false
+	hang.Store(false)
 	if d := cmp.Diff([]int{5, 4, 4}, w.left(slot)); d != "" {
 		t.Error(d)
 	}
@@ -447,20 +458,20 @@ func TestHead(t *testing.T) {
 	}
 	w.must(put(1, 5))
 	w.must(put(1, 5))
-	down := map[string]bool{}
-	w.Before = func(server string, _ protocol.Request) error {
-		if down[server] {
+	var down sync.Map // names of servers; requests go on after a call returned
+	w.Before(func(server string, _ protocol.Request) error {
+		if _, ok := down.Load(server); ok {
 			return guardtest.ErrNetwork
 		}
 		return nil
-	}
-	down[w.Names[0]] = true
+	})
+	down.Store(w.Names[0], true)
 	w.must(put(1, 6))
-	down[w.Names[1]] = true
+	down.Store(w.Names[1], true)
 	if err := put(1, 7); !errors.Is(err, guard.ErrUnreachable) {
 		t.Errorf("one of three: got %v", err)
 	}
-	clear(down)
+	down.Clear()
 	if h := heads(); h.Newest.Generation != 7 || h.Proven != 1 || h.Anchored {
 		t.Errorf("got %+v", h)
 	}
@@ -480,9 +491,9 @@ func TestHead(t *testing.T) {
 	if err := w.client.InstallEpoch(t.Context(), slot, guard.Epochs(headKey(1), 2, headPublic)); err == nil {
 		t.Error("a device key raises the epoch")
 	}
-	down[w.Names[2]] = true
+	down.Store(w.Names[2], true)
 	w.must(w.client.InstallEpoch(t.Context(), slot, guard.Epochs(owner, 2, headPublic)))
-	clear(down)
+	down.Clear()
 	w.must(w.client.InstallEpoch(t.Context(), slot, guard.Epochs(owner, 3, headPublic)))
 	w.must(w.client.InstallEpoch(t.Context(), slot, guard.Epochs(owner, 3, headPublic)))
 	if h := heads(); h.Epoch != 3 {
@@ -511,14 +522,14 @@ func TestHead(t *testing.T) {
 		t.Errorf("got %+v", h)
 	}
 	// A head that is not signed is a lie and counts for nothing.
-	w.After = func(server string, r protocol.Request, reply []byte) ([]byte, error) {
+	w.After(func(server string, r protocol.Request, reply []byte) ([]byte, error) {
 		var st protocol.Status
 		if server != w.Names[0] || protocol.ParseReply(reply, &st) != nil {
 			return reply, nil
 		}
 		st.Head.Generation = 1000
 		return protocol.Reply(st), nil
-	}
+	})
 	if h := heads(); h.Newest.Generation != 10 || h.Proven != 2 || !h.Anchored || len(h.Failures) != 1 || !errors.Is(h.Failures[0].Err, guard.ErrLie) {
 		t.Errorf("got %+v", h)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,13 +30,16 @@ type device struct {
 	journal struct{ Plan, Settlement, Slot []byte }
 	cloud   map[string][]byte // "old" and "new"
 
-	steps int
-	dieAt int // 0 for never
+	mu    sync.Mutex // requests may go on after a call returned
+	steps int        // guarded by mu
+	dieAt int        // 0 for never; guarded by mu
 }
 
 var errKilled = errors.New("killed")
 
 func (d *device) step() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.dieAt == 0 {
 		return nil
 	}
@@ -43,6 +47,20 @@ func (d *device) step() error {
 		return errKilled // Whatever it tries from now on.
 	}
 	return nil
+}
+
+// dead reports whether it was killed.
+func (d *device) dead() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.steps >= d.dieAt
+}
+
+// comeBack makes it live for ever.
+func (d *device) comeBack() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dieAt = 0
 }
 
 func (d *device) write(to *[]byte, v any) error {
@@ -159,9 +177,7 @@ func (d *device) change() error {
 // opens reports which of the slots in the cloud open with their PINs.
 func (d *device) opens() (list []string) {
 	d.Helper()
-	before, after := d.Before, d.After
-	d.Before, d.After = nil, nil
-	defer func() { d.Before, d.After = before, after }()
+	defer d.Undisturbed()()
 	for name, pin := range map[string]string{"old": pin, "new": newPIN} {
 		if d.cloud[name] == nil {
 			continue
@@ -269,24 +285,24 @@ func killAt(t *testing.T, oldServers []int, oldT int, newServers []int, newT int
 	d.by = func(*guard.Slot) (guard.Authority, error) { return authority, nil }
 	// Requests at once are put in order, so that a step is always the same.
 	turn := make(chan struct{}, 1)
-	w.Before = func(string, protocol.Request) error {
+	w.Before(func(string, protocol.Request) error {
 		turn <- struct{}{}
 		if err := d.step(); err != nil {
 			<-turn
 			return err
 		}
 		return nil
-	}
-	w.After = func(_ string, _ protocol.Request, reply []byte) ([]byte, error) {
+	})
+	w.After(func(_ string, _ protocol.Request, reply []byte) ([]byte, error) {
 		defer func() { <-turn }()
 		return reply, d.step()
-	}
+	})
 	err := d.change()
-	killed := d.steps >= dieAt
+	killed := d.dead()
 	if !killed && err != nil {
 		t.Fatalf("not killed, and %v", err)
 	}
-	d.dieAt = 0
+	d.comeBack()
 	w.Later(wait)
 	if got := d.opens(); len(got) == 0 {
 		t.Errorf("killed at step %d, %v later: nothing opens", dieAt, wait)
@@ -322,17 +338,17 @@ func TestUnsettled(t *testing.T) {
 	w.must(err)
 	slot, s, err := w.begin(p, newPIN, "")
 	w.must(err)
-	w.Before = func(server string, r protocol.Request) error {
+	w.Before(func(server string, r protocol.Request) error {
 		if _, ok := r.Payload.(protocol.Confirm); ok && server == w.Names[1] {
 			return errKilled
 		}
 		return nil
-	}
+	})
 	left, err := w.client.Settle(t.Context(), s)
 	if !errors.Is(err, guard.ErrUnreachable) || len(left.First) != 0 || len(left.Then) != 1 || len(left.Drop) != 1 {
 		t.Fatalf("got %+v, %v", left, err)
 	}
-	w.Before = nil
+	w.Before(nil)
 	w.Later(30 * 24 * time.Hour)
 	if _, err := w.client.Replace(t.Context(), slot, guard.Owner(owner), 1, w.Names[:1]); !errors.Is(err, guard.ErrPending) {
 		t.Errorf("replacing what is pending: got %v", err)
@@ -401,18 +417,18 @@ func TestSettleWaits(t *testing.T) {
 	w.must(err)
 	_, s, err := w.begin(p, newPIN, "")
 	w.must(err)
-	w.Before = func(server string, _ protocol.Request) error {
+	w.Before(func(server string, _ protocol.Request) error {
 		if server == w.Names[3] {
 			return guardtest.ErrNetwork
 		}
 		return nil
-	}
+	})
 	left, err := w.client.Settle(t.Context(), s)
 	if !errors.Is(err, guard.ErrUnreachable) || len(left.First) != 1 || len(left.Drop) != 2 {
 		t.Errorf("got %+v, %v", left, err)
 	}
 	w.Later(30 * 24 * time.Hour)
-	w.Before = nil
+	w.Before(nil)
 	o, err := w.open(old, pin, "")
 	w.must(err)
 	w.finish(o)

@@ -271,7 +271,7 @@ func TestRepeat(t *testing.T) {
 	})
 }
 
-// However many guess at once, and at however many servers, no more evaluations leave
+// R12: however many guess at once, and at however many servers, no more evaluations leave
 // than guesses are allowed, and after them the key is gone.
 func TestParallelGuesses(t *testing.T) {
 	onAll(t, 4, func(w *world) {

@@ -287,7 +287,7 @@ func (d *Device) Config() satchel.Config {
 	cfg := satchel.Config{Dir: filepath.Join(p.disk, "wallet"), Keychain: d.Keychain, Settle: -1, Now: d.clock.Now}
 	for _, c := range d.clouds {
 		line := &storetest.Faulty{Inner: c}
-		line.Choose = func(op storetest.Op, _ string) storetest.Fault {
+		line.Choose(func(op storetest.Op, _ string) storetest.Fault {
 			if p.dead.Load() {
 				return storetest.Unreachable
 			}
@@ -296,7 +296,7 @@ func (d *Device) Config() satchel.Config {
 				return die.fault
 			}
 			return storetest.None
-		}
+		})
 		cfg.Places = append(cfg.Places, store.Place{Address: c.address, Store: line})
 	}
 	return cfg

@@ -151,7 +151,7 @@ func (k *Keys) OpenItem(it *Item, object []byte) ([]byte, error) {
 		return it.FromPack(pack)
 	}
 	limit := Padded(it.Size)
-	plain, err := k.openObject(name.Hash, object, limit)
+	plain, err := k.openObject(nil, name.Hash, object, limit)
 	if err != nil {
 		return nil, fmt.Errorf("opening object %s: %w", name.Path(), err)
 	}
@@ -164,7 +164,13 @@ func (k *Keys) OpenItem(it *Item, object []byte) ([]byte, error) {
 // OpenPack returns the plaintext of a pack, out of which FromPack takes values. It
 // verifies the object's hash and the padding.
 func (k *Keys) OpenPack(name ObjectName, object []byte) ([]byte, error) {
-	plain, err := k.openObject(name.Hash, object, MaxValue)
+	return k.OpenPackInto(nil, name, object)
+}
+
+// OpenPackInto is OpenPack that takes the room of dst, whatever stands there, if that
+// is enough: for who opens many packs and needs one at a time.
+func (k *Keys) OpenPackInto(dst []byte, name ObjectName, object []byte) ([]byte, error) {
+	plain, err := k.openObject(dst, name.Hash, object, MaxValue)
 	if n := int64(len(plain)); err == nil && n != Padded(n) {
 		err = ErrDamaged
 	}
@@ -195,7 +201,7 @@ func allZero(b []byte) bool {
 
 // openObject returns an object's plaintext, padding included, of at most limit
 // bytes.
-func (k *Keys) openObject(hash store.Hash, object []byte, limit int64) ([]byte, error) {
+func (k *Keys) openObject(dst []byte, hash store.Hash, object []byte, limit int64) ([]byte, error) {
 	if store.Sum(object) != hash {
 		return nil, Misfit(object)
 	}
@@ -205,7 +211,8 @@ func (k *Keys) openObject(hash store.Hash, object []byte, limit int64) ([]byte, 
 	}
 	// A plaintext is shorter than its object. One byte over the limit tells one
 	// that is too long, and lets age see the end of one that is not.
-	plain := bytes.NewBuffer(make([]byte, 0, min(limit, int64(len(object)))+bytes.MinRead))
+	plain := bytes.NewBuffer(dst[:0])
+	plain.Grow(int(min(limit, int64(len(object)))) + bytes.MinRead)
 	if n, err := plain.ReadFrom(io.LimitReader(r, limit+1)); err != nil {
 		return nil, readError(err)
 	} else if n > limit {

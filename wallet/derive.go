@@ -71,12 +71,22 @@ type Account struct {
 // Account derives the public part of an account. It returns ErrScheme, ErrIndex
 // and the errors of Seed.
 func (k Keys) Account(s Scheme, number uint32) (Account, error) {
-	key, err := k.accountKey(s, number)
+	all, err := k.accounts(number, s)
 	if err != nil {
 		return Account{}, err
 	}
-	defer key.Zero()
-	return k.publicAccount(s, number, key)
+	return all[0], nil
+}
+
+// accounts derives the public part of an account number in each of the schemes.
+func (k Keys) accounts(number uint32, schemes ...Scheme) ([]Account, error) {
+	var all []Account
+	err := k.eachAccount(number, schemes, func(s Scheme, key *hdkeychain.ExtendedKey) error {
+		a, err := k.publicAccount(s, number, key)
+		all = append(all, a)
+		return err
+	})
+	return all, err
 }
 
 func (k Keys) publicAccount(s Scheme, number uint32, key *hdkeychain.ExtendedKey) (Account, error) {
@@ -97,20 +107,29 @@ type PrivateAccount struct {
 // PrivateAccount derives an account with its private key. It returns the errors
 // of Account.
 func (k Keys) PrivateAccount(s Scheme, number uint32) (PrivateAccount, error) {
-	key, err := k.accountKey(s, number)
+	all, err := k.privateAccounts(number, s)
 	if err != nil {
 		return PrivateAccount{}, err
 	}
-	defer key.Zero()
-	public, err := k.publicAccount(s, number, key)
-	if err != nil {
-		return PrivateAccount{}, err
-	}
-	return PrivateAccount{public, secret.FromString(key.String())}, nil
+	return all[0], nil
+}
+
+// privateAccounts derives an account number in each of the schemes.
+func (k Keys) privateAccounts(number uint32, schemes ...Scheme) ([]PrivateAccount, error) {
+	var all []PrivateAccount
+	err := k.eachAccount(number, schemes, func(s Scheme, key *hdkeychain.ExtendedKey) error {
+		public, err := k.publicAccount(s, number, key)
+		all = append(all, PrivateAccount{public, secret.FromString(key.String())})
+		return err
+	})
+	return all, err
 }
 
 // master is the BIP 32 master key. The caller must Zero it.
 func (k Keys) master() (*hdkeychain.ExtendedKey, error) {
+	if k.kind == KindXPrv {
+		return parseMasterKey(k.xprv, k.network)
+	}
 	seed, err := k.Seed()
 	if err != nil {
 		return nil, err
@@ -140,28 +159,45 @@ func fingerprint(key *hdkeychain.ExtendedKey) (string, error) {
 	return hex.EncodeToString(address.Hash160(pub.SerializeCompressed())[:4]), nil
 }
 
-// accountKey is the private key at m/purpose'/coin'/number'. The caller must
-// Zero it.
-func (k Keys) accountKey(s Scheme, number uint32) (*hdkeychain.ExtendedKey, error) {
-	if s.purpose() == 0 {
-		return nil, ErrScheme
+// eachAccount calls do with the private key of an account number in each of the schemes,
+// and zeroes it. The master key is made once for all of them: from words that is far
+// more work than all that follows.
+func (k Keys) eachAccount(number uint32, schemes []Scheme, do func(Scheme, *hdkeychain.ExtendedKey) error) error {
+	for _, s := range schemes {
+		if s.purpose() == 0 {
+			return ErrScheme
+		}
 	}
 	if number > MaxIndex {
-		return nil, ErrIndex
+		return ErrIndex
 	}
 	master, err := k.master()
 	if err != nil {
-		return nil, err
+		return err
 	}
+	defer master.Zero()
 	const hard = hdkeychain.HardenedKeyStart
-	return derive(master, hard+s.purpose(), hard+k.network.coinType(), hard+number)
+	for _, s := range schemes {
+		key, err := derive(master, hard+s.purpose(), hard+k.network.coinType(), hard+number)
+		if err != nil {
+			return err
+		}
+		err = do(s, key)
+		key.Zero()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// derive follows a path and zeroes every key on it but the last.
+// derive follows a path and zeroes every key on it but the first and the last.
 func derive(key *hdkeychain.ExtendedKey, path ...uint32) (*hdkeychain.ExtendedKey, error) {
-	for _, step := range path {
+	for i, step := range path {
 		child, err := key.Derive(step)
-		key.Zero()
+		if i > 0 {
+			key.Zero()
+		}
 		if err != nil {
 			return nil, fmt.Errorf("deriving a key: %w", err)
 		}

@@ -20,27 +20,37 @@ const (
 	FirstAddresses = 3
 
 	descriptorsVersion = 1
+	descriptorsOpaque  = 2   // of keys that no descriptors can be made of
 	coreRange          = 999 // the last index Bitcoin Core watches at first; its own default
 )
 
 // Descriptors is what a watching wallet needs of one account number in each of
 // the four schemes, with the first addresses to compare. It cannot spend. The
 // zero value is empty: it equals nothing.
+//
+// Of an lnd node's words nobody but lnd can make descriptors. What stands in their
+// place has no accounts, and only says which words they are.
 type Descriptors struct {
 	accounts []Account  // in the order of Schemes, all of one wallet and number
 	first    [][]string // receive and change of each account
+
+	network Network // of an lnd node; then there are no accounts
+	check   string  // see Aezeed.check
 }
 
 // Descriptors derives the descriptors of an account number, usually 0. It
-// returns the errors of Account.
+// returns the errors of Account. Those of an lnd node's words are of no account.
 func (k Keys) Descriptors(account uint32) (Descriptors, error) {
-	var accounts []Account
-	for _, s := range Schemes() {
-		a, err := k.Account(s, account)
-		if err != nil {
-			return Descriptors{}, err
+	if k.kind == KindAezeed {
+		if account != 0 {
+			return Descriptors{}, ErrOpaque
 		}
-		accounts = append(accounts, a)
+		check, err := k.aezeed.check()
+		return Descriptors{network: k.network, check: check}, err
+	}
+	accounts, err := k.accounts(account, Schemes()...)
+	if err != nil {
+		return Descriptors{}, err
 	}
 	return newDescriptors(accounts)
 }
@@ -62,15 +72,24 @@ func newDescriptors(accounts []Account) (Descriptors, error) {
 // Accounts are the four accounts, in the order of Schemes.
 func (d Descriptors) Accounts() []Account { return append([]Account(nil), d.accounts...) }
 
+// Kind is KindAezeed for those of an lnd node's words, and otherwise empty: words and
+// an extended key have the same descriptors.
+func (d Descriptors) Kind() Kind {
+	if d.check != "" {
+		return KindAezeed
+	}
+	return ""
+}
+
 // Network is the network of the wallet.
 func (d Descriptors) Network() Network {
 	if len(d.accounts) == 0 {
-		return ""
+		return d.network
 	}
 	return d.accounts[0].network
 }
 
-// Fingerprint is that of the wallet's master key.
+// Fingerprint is that of the wallet's master key; empty for an lnd node's words.
 func (d Descriptors) Fingerprint() string {
 	if len(d.accounts) == 0 {
 		return ""
@@ -89,6 +108,10 @@ func (d Descriptors) Number() uint32 {
 // Text is the JSON form, which is the item "descriptors" of a backup. Every
 // descriptor and address in it can be computed anew from the words.
 func (d Descriptors) Text() ([]byte, error) {
+	if d.check != "" {
+		return fmt.Appendf(nil, "{\n  \"satchel-descriptors\": %d,\n  \"kind\": %q,\n  \"network\": %q,\n  \"check\": %q\n}\n",
+			descriptorsOpaque, KindAezeed, d.network, d.check), nil
+	}
 	if len(d.accounts) == 0 {
 		return nil, ErrNoKeys
 	}
@@ -131,8 +154,12 @@ func parseDescriptors(text []byte) (Descriptors, error) {
 	if json.Unmarshal(text, &version) != nil {
 		return Descriptors{}, fmt.Errorf("%w: not JSON", ErrDamaged)
 	}
-	if err := checkVersion(version.Version.String(), descriptorsVersion); err != nil {
+	v, err := readVersion(version.Version.String(), descriptorsOpaque)
+	if err != nil {
 		return Descriptors{}, err
+	}
+	if v == descriptorsOpaque {
+		return parseOpaque(text)
 	}
 
 	// From here on the form is only picked apart; that every byte is right is
@@ -185,6 +212,36 @@ func parseDescriptors(text []byte) (Descriptors, error) {
 	return d, nil
 }
 
+// parseOpaque reads what stands in the place of the descriptors of an lnd node.
+func parseOpaque(text []byte) (Descriptors, error) {
+	var form struct {
+		Kind    Kind    `json:"kind"`
+		Network Network `json:"network"`
+		Check   string  `json:"check"`
+	}
+	if json.Unmarshal(text, &form) != nil {
+		return Descriptors{}, fmt.Errorf("%w: not in the form Satchel writes", ErrDamaged)
+	}
+	if form.Kind != KindAezeed {
+		return Descriptors{}, fmt.Errorf("%w: %w", ErrDamaged, ErrKind)
+	}
+	if _, err := form.Network.params(); err != nil {
+		return Descriptors{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if len(form.Check) != 2*aezeedCheckSize || strings.Trim(form.Check, "0123456789abcdef") != "" {
+		return Descriptors{}, fmt.Errorf("%w: the check is not %d hex digits", ErrDamaged, 2*aezeedCheckSize)
+	}
+	d := Descriptors{network: form.Network, check: form.Check}
+	again, err := d.Text()
+	if err != nil {
+		return Descriptors{}, err
+	}
+	if !bytes.Equal(again, text) {
+		return Descriptors{}, fmt.Errorf("%w: not in the form Satchel writes", ErrDamaged)
+	}
+	return d, nil
+}
+
 // readAccount takes the account number and the key out of a receive descriptor
 // of known scheme. The caller compares the whole.
 func readAccount(n Network, s Scheme, fp, descriptor string) (Account, error) {
@@ -221,14 +278,18 @@ func (d Descriptors) Compare(other Descriptors) error {
 		return fmt.Errorf("%w: %s", ErrOtherWallet, fmt.Sprintf(format, args...))
 	}
 	switch {
-	case len(d.accounts) == 0 || len(other.accounts) == 0:
+	case len(d.accounts) == 0 && d.check == "" || len(other.accounts) == 0 && other.check == "":
 		return differs("there are no descriptors")
+	case d.Kind() != other.Kind():
+		return differs("the one has an lnd node's words, the other has not")
 	case d.Network() != other.Network():
 		return differs("one is on %s, the other on %s", d.Network(), other.Network())
 	case d.Fingerprint() != other.Fingerprint():
 		return differs("the fingerprints differ")
 	case d.Number() != other.Number():
 		return differs("one is of account %d, the other of account %d", d.Number(), other.Number())
+	case d.check != other.check:
+		return differs("the words of the node differ")
 	}
 	for i, a := range d.accounts {
 		for _, change := range []bool{false, true} {
@@ -279,6 +340,9 @@ type coreImport struct {
 // hours. The zero time means the whole chain, which takes longer and is always
 // right; another time is right only if the words were not in use before.
 func (d Descriptors) CoreImport(since time.Time) ([]byte, error) {
+	if d.check != "" {
+		return nil, ErrOpaque
+	}
 	if len(d.accounts) == 0 {
 		return nil, ErrNoKeys
 	}
@@ -292,12 +356,12 @@ func (d Descriptors) CoreImport(since time.Time) ([]byte, error) {
 // CoreImport is [Descriptors.CoreImport] with the private keys of the account,
 // for a wallet that shall spend.
 func (k Keys) CoreImport(account uint32, since time.Time) (secret.Bytes, error) {
+	accounts, err := k.privateAccounts(account, Schemes()...)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
 	var all []string
-	for _, s := range Schemes() {
-		a, err := k.PrivateAccount(s, account)
-		if err != nil {
-			return secret.Bytes{}, err
-		}
+	for _, a := range accounts {
 		for _, change := range []bool{false, true} {
 			all = append(all, string(a.PrivateDescriptor(change).Open()))
 		}

@@ -18,3 +18,12 @@ func DeriveForTest(seed secret.Bytes, n Network, path ...uint32) (xpub, xprv str
 	}
 	return public.String(), key.String(), nil
 }
+
+// KeysForTest imports BIP 39 words also where Import refuses them.
+func KeysForTest(w Words, n Network, made string) Keys {
+	k, err := importKeys(Keys{kind: KindBIP39, words: w}, ImportConfig{Network: n, Made: made})
+	if err != nil {
+		panic(err)
+	}
+	return k
+}

@@ -14,6 +14,14 @@ const maxExtendedKey = 112 // characters; base58 of 82 bytes has 111
 var (
 	// ErrExtendedKey says that a text is not an extended key (BIP 32).
 	ErrExtendedKey = errors.New("not an extended key")
+	// ErrPublicKey says that a key is a public one, where the private is asked for.
+	ErrPublicKey = errors.New("this is a public key: it shows payments, and cannot spend")
+	// ErrNotMaster says that an extended key is not the master key of a wallet but one
+	// derived from it, such as that of an account.
+	ErrNotMaster = errors.New("this is not the master key of a wallet, but one derived from it")
+	// ErrKeyNetwork says that an extended key is of another network: xprv of mainnet,
+	// tprv of the test networks.
+	ErrKeyNetwork = errors.New("this key is of another network")
 	// ErrNoSLIP132 says that accounts of this kind have no form of their own:
 	// SLIP 132 ends before taproot.
 	ErrNoSLIP132 = errors.New("taproot accounts have no SLIP 132 form")
@@ -129,4 +137,35 @@ func parseExtendedKey(s string) (*hdkeychain.ExtendedKey, error) {
 		return nil, ErrExtendedKey
 	}
 	return key, nil
+}
+
+// parseMasterKey reads a master key that can spend, in the form of BIP 32 that a
+// network has: xprv or tprv. The caller must Zero it.
+func parseMasterKey(text secret.Bytes, n Network) (*hdkeychain.ExtendedKey, error) {
+	if _, err := n.params(); err != nil {
+		return nil, err
+	}
+	key, err := parseExtendedKey(string(text.Open()))
+	switch {
+	case err != nil:
+		return nil, err
+	case !key.IsPrivate():
+		return nil, ErrPublicKey
+	case key.Depth() != 0:
+		key.Zero()
+		return nil, ErrNotMaster
+	}
+	for _, other := range []Network{Mainnet, Testnet} {
+		version := other.keyVersions()[BIP44].private
+		if !bytes.Equal(key.Version(), version[:]) {
+			continue
+		}
+		if (other == Mainnet) == (n == Mainnet) {
+			return key, nil
+		}
+		key.Zero()
+		return nil, ErrKeyNetwork
+	}
+	key.Zero()
+	return nil, ErrExtendedKey // A form that says the kind of account: zprv and the like.
 }

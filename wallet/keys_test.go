@@ -44,6 +44,12 @@ func TestKeysFiles(t *testing.T) {
 		"keys_v1_needed":   importKeys(t, abandon, wallet.ImportConfig{Network: wallet.Signet, Made: date, Passphrase: secret.FromString("TREZOR")}),
 		"keys_v1_kept":     importKeys(t, abandon, wallet.ImportConfig{Network: wallet.Testnet, Made: date, Passphrase: secret.FromString(" a\"\\\n\u200b😀é "), KeepPassphrase: true}),
 		"keys_v1_japanese": importKeys(t, japanese, wallet.ImportConfig{Network: wallet.Mainnet, Made: date, Passphrase: secret.FromString("㍍ガバヴァぱばぐゞちぢ十人十色"), KeepPassphrase: true}),
+
+		"keys_v2_aezeed":        importAezeed(t, aezeed, wallet.ImportConfig{Network: wallet.Mainnet, Made: date}),
+		"keys_v2_aezeed_kept":   importAezeed(t, aezeedLocked, wallet.ImportConfig{Network: wallet.Regtest, Passphrase: secret.FromString(aezeedPassphrase), KeepPassphrase: true}),
+		"keys_v2_aezeed_needed": importAezeed(t, aezeedLocked, wallet.ImportConfig{Network: wallet.Signet, Made: date, Passphrase: secret.FromString(aezeedPassphrase)}),
+		"keys_v2_xprv":          importXPrv(t, xprv, wallet.ImportConfig{Network: wallet.Mainnet, Made: date}),
+		"keys_v2_tprv":          importXPrv(t, tprv, wallet.ImportConfig{Network: wallet.Regtest}),
 	} {
 		file := "testdata/" + name + ".txt"
 		if os.Getenv("SATCHEL_WRITE_VECTORS") != "" {
@@ -119,47 +125,50 @@ func TestParseKeysRefuses(t *testing.T) {
 		text string
 		want error
 	}{
-		"empty":                 {"", wallet.ErrDamaged},
-		"comment only":          {"# hello", wallet.ErrDamaged},
-		"newer":                 {change(good, "satchel-keys: 1\n", "satchel-keys: 2\n"), wallet.ErrNewer},
-		"much newer":            {"# other\nsatchel-keys: 999\nanything", wallet.ErrNewer},
-		"version zero":          {change(good, "satchel-keys: 1\n", "satchel-keys: 0\n"), wallet.ErrDamaged},
-		"version 01":            {change(good, "satchel-keys: 1\n", "satchel-keys: 02\n"), wallet.ErrDamaged},
-		"huge version":          {change(good, "satchel-keys: 1\n", "satchel-keys: 99999999999999999999\n"), wallet.ErrDamaged},
-		"other comment":         {change(good, "Keep this secret", "Keep this Secret"), wallet.ErrDamaged},
-		"no comment":            {good[strings.Index(good, "satchel-keys"):], wallet.ErrDamaged},
-		"wrong fingerprint":     {change(good, "73c5da0a", "73c5da0b"), wallet.ErrOtherWallet},
-		"kept fingerprint":      {change(kept, `"p"`, `"q"`), wallet.ErrOtherWallet},
-		"upper case":            {change(good, "73c5da0a", "73C5DA0A"), wallet.ErrDamaged},
-		"bad hex":               {change(needed, "fingerprint: ", "fingerprint: x"), wallet.ErrDamaged},
-		"wrong checksum":        {change(good, "abandon about", "abandon abandon"), wallet.ErrWords},
-		"unknown word":          {change(good, "about\n", "aboot\n"), wallet.ErrWords},
-		"two spaces":            {change(good, "abandon about", "abandon  about"), wallet.ErrDamaged},
-		"capital":               {change(good, "abandon about", "abandon About"), wallet.ErrDamaged},
-		"unknown network":       {change(good, "network: mainnet", "network: litecoin"), wallet.ErrNetwork},
-		"network of others":     {change(good, "network: mainnet", "network: testnet"), wallet.ErrDamaged},
-		"bad date":              {change(good, date, "2026-13-23"), wallet.ErrDate},
-		"empty date":            {change(good, date, ""), wallet.ErrDamaged},
-		"unknown line":          {change(good, "words: ", "color: blue\nwords: "), wallet.ErrDamaged},
-		"line after":            {change(good, "about\n", "about\nx: y\n"), wallet.ErrDamaged},
-		"twice":                 {change(good, "network: mainnet\n", "network: mainnet\nnetwork: mainnet\n"), wallet.ErrDamaged},
-		"no padding":            {good[strings.Index(good, "\n")+1:], wallet.ErrDamaged},
-		"one byte less":         {good[:len(good)-1], wallet.ErrDamaged},
-		"one byte more":         {good + "\n", wallet.ErrDamaged},
-		"one block more":        {"#" + strings.Repeat(" ", 1024) + good[1:], wallet.ErrDamaged},
-		"padding of other":      {"#-" + good[2:], wallet.ErrDamaged},
-		"line feeds after":      {good + strings.Repeat("\n", 1024), wallet.ErrDamaged},
-		"carriage returns":      {strings.ReplaceAll(good, "\n", "\r\n"), wallet.ErrDamaged},
-		"too long":              {good + strings.Repeat("\n", wallet.MaxKeysText), wallet.ErrDamaged},
-		"needed: no":            {change(needed, "needed: yes", "needed: no"), wallet.ErrDamaged},
-		"needed, no longer":     {change(needed, "bip39-passphrase-needed: yes\n", "\n"), wallet.ErrOtherWallet},
-		"other JSON":            {change(kept, `"p"`, `"\u0070"`), wallet.ErrDamaged},
-		"not a JSON string":     {change(kept, `"p"`, `{"p"}`), wallet.ErrDamaged},
-		"empty passphrase":      {change(kept, `"p"`, `""`), wallet.ErrDamaged},
-		"null passphrase":       {change(kept, `"p"`, `null`), wallet.ErrDamaged},
-		"long passphrase":       {change(kept, `"p"`, `"`+strings.Repeat("p", wallet.MaxPassphrase+1)+`"`), wallet.ErrBadPassphrase},
-		"lone surrogate":        {change(kept, `"p"`, `"\ud800"`), wallet.ErrDamaged},
-		"passphrase is wrapped": {change(kept, `"p"`, ` "p"`), wallet.ErrDamaged},
+		"empty":                  {"", wallet.ErrDamaged},
+		"comment only":           {"# hello", wallet.ErrDamaged},
+		"newer":                  {change(good, "satchel-keys: 1\n", "satchel-keys: 3\n"), wallet.ErrNewer},
+		"version of other kinds": {change(good, "satchel-keys: 1\n", "satchel-keys: 2\n"), wallet.ErrDamaged},
+		"kind in version 1":      {change(good, "satchel-keys: 1\n", "satchel-keys: 1\nkind: bip39\n"), wallet.ErrDamaged},
+		"kind in version 2":      {change(good, "satchel-keys: 1\n", "satchel-keys: 2\nkind: bip39\n"), wallet.ErrDamaged},
+		"much newer":             {"# other\nsatchel-keys: 999\nanything", wallet.ErrNewer},
+		"version zero":           {change(good, "satchel-keys: 1\n", "satchel-keys: 0\n"), wallet.ErrDamaged},
+		"version 01":             {change(good, "satchel-keys: 1\n", "satchel-keys: 02\n"), wallet.ErrDamaged},
+		"huge version":           {change(good, "satchel-keys: 1\n", "satchel-keys: 99999999999999999999\n"), wallet.ErrDamaged},
+		"other comment":          {change(good, "Keep this secret", "Keep this Secret"), wallet.ErrDamaged},
+		"no comment":             {good[strings.Index(good, "satchel-keys"):], wallet.ErrDamaged},
+		"wrong fingerprint":      {change(good, "73c5da0a", "73c5da0b"), wallet.ErrOtherWallet},
+		"kept fingerprint":       {change(kept, `"p"`, `"q"`), wallet.ErrOtherWallet},
+		"upper case":             {change(good, "73c5da0a", "73C5DA0A"), wallet.ErrDamaged},
+		"bad hex":                {change(needed, "fingerprint: ", "fingerprint: x"), wallet.ErrDamaged},
+		"wrong checksum":         {change(good, "abandon about", "abandon abandon"), wallet.ErrWords},
+		"unknown word":           {change(good, "about\n", "aboot\n"), wallet.ErrWords},
+		"two spaces":             {change(good, "abandon about", "abandon  about"), wallet.ErrDamaged},
+		"capital":                {change(good, "abandon about", "abandon About"), wallet.ErrDamaged},
+		"unknown network":        {change(good, "network: mainnet", "network: litecoin"), wallet.ErrNetwork},
+		"network of others":      {change(good, "network: mainnet", "network: testnet"), wallet.ErrDamaged},
+		"bad date":               {change(good, date, "2026-13-23"), wallet.ErrDate},
+		"empty date":             {change(good, date, ""), wallet.ErrDamaged},
+		"unknown line":           {change(good, "words: ", "color: blue\nwords: "), wallet.ErrDamaged},
+		"line after":             {change(good, "about\n", "about\nx: y\n"), wallet.ErrDamaged},
+		"twice":                  {change(good, "network: mainnet\n", "network: mainnet\nnetwork: mainnet\n"), wallet.ErrDamaged},
+		"no padding":             {good[strings.Index(good, "\n")+1:], wallet.ErrDamaged},
+		"one byte less":          {good[:len(good)-1], wallet.ErrDamaged},
+		"one byte more":          {good + "\n", wallet.ErrDamaged},
+		"one block more":         {"#" + strings.Repeat(" ", 1024) + good[1:], wallet.ErrDamaged},
+		"padding of other":       {"#-" + good[2:], wallet.ErrDamaged},
+		"line feeds after":       {good + strings.Repeat("\n", 1024), wallet.ErrDamaged},
+		"carriage returns":       {strings.ReplaceAll(good, "\n", "\r\n"), wallet.ErrDamaged},
+		"too long":               {good + strings.Repeat("\n", wallet.MaxKeysText), wallet.ErrDamaged},
+		"needed: no":             {change(needed, "needed: yes", "needed: no"), wallet.ErrDamaged},
+		"needed, no longer":      {change(needed, "bip39-passphrase-needed: yes\n", "\n"), wallet.ErrOtherWallet},
+		"other JSON":             {change(kept, `"p"`, `"\u0070"`), wallet.ErrDamaged},
+		"not a JSON string":      {change(kept, `"p"`, `{"p"}`), wallet.ErrDamaged},
+		"empty passphrase":       {change(kept, `"p"`, `""`), wallet.ErrDamaged},
+		"null passphrase":        {change(kept, `"p"`, `null`), wallet.ErrDamaged},
+		"long passphrase":        {change(kept, `"p"`, `"`+strings.Repeat("p", wallet.MaxPassphrase+1)+`"`), wallet.ErrBadPassphrase},
+		"lone surrogate":         {change(kept, `"p"`, `"\ud800"`), wallet.ErrDamaged},
+		"passphrase is wrapped":  {change(kept, `"p"`, ` "p"`), wallet.ErrDamaged},
 	}
 	for name, test := range tests {
 		_, err := parseKeys(test.text)
@@ -482,9 +491,8 @@ func TestNothingLeaks(t *testing.T) {
 }
 
 func FuzzParseKeys(f *testing.F) {
-	files := []string{"plain", "undated", "needed", "kept", "japanese"}
-	for _, name := range files {
-		b, err := os.ReadFile("testdata/keys_v1_" + name + ".txt")
+	for _, name := range []string{"v1_plain", "v1_undated", "v1_needed", "v1_kept", "v1_japanese", "v2_aezeed", "v2_aezeed_kept", "v2_aezeed_needed", "v2_xprv", "v2_tprv"} {
+		b, err := os.ReadFile("testdata/keys_" + name + ".txt")
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -17,7 +17,8 @@ const (
 
 	keysTextBlock   = 1024
 	keysTextLeast   = 2048 // fits any number of words in any language
-	keysTextVersion = 1
+	keysTextVersion = 1    // BIP 39 words
+	keysTextKinds   = 2    // what older software would take for something else, or for damage
 	keysTextField   = "satchel-keys"
 )
 
@@ -43,6 +44,49 @@ const keysComment = `# THE KEYS OF A BITCOIN WALLET
 #   m/44'/%[2]d'/0'  legacy         (BIP 44)
 `
 
+// aezeedComment and xprvComment are that of version 2, for the kinds of keys that no
+// BIP 39 wallet takes. %[1]s is the money at stake.
+const (
+	aezeedComment = `# THE KEYS OF A LIGHTNING NODE (LND)
+#
+# Keep this secret. Anyone who reads the words below can spend %[1]s.
+# Never type them into a web page, and never send them to anybody.
+#
+# They are lnd's own words (aezeed), and not BIP 39: no other wallet takes them.
+# To get at the money without Satchel, install lnd on an empty machine, run
+# "lncli create", answer "y" where it asks whether you have a cipher seed, and
+# type the words in this order. lnd then asks for the cipher seed passphrase. If
+# an "aezeed-passphrase" is shown, type it, without the outer quotes (in it \"
+# means ", \\ means \, and \u with four digits the character of that number).
+# If it says "aezeed-passphrase-needed", only you know the passphrase. If
+# neither is there, press Enter.
+#
+# What is in channels comes back with the newest channel backup, the item
+# "lightning/scb" beside these words: "lncli create --multi_file=FILE". Never
+# start two nodes with the same words.
+`
+	xprvComment = `# THE KEY OF A BITCOIN WALLET
+#
+# Keep this secret. Anyone who reads the key below can spend %[1]s.
+# Never type it into a web page, and never send it to anybody.
+#
+# It is an extended master key (BIP 32), which has no words. To get at the money
+# without Satchel, give it to the software that made it, or to another that takes
+# a master key. For lnd: run "lncli create" on an empty machine and answer "x".
+# The right wallet shows the fingerprint below.
+#
+# Of an lnd node, what is in channels comes back with the newest channel backup,
+# the item "lightning/scb" beside this key: "lncli create --multi_file=FILE".
+# Never start two nodes with the same key.
+#
+# Derivation paths, should the wallet ask (the first is the usual one):
+#   m/84'/%[2]d'/0'  native segwit  (BIP 84)
+#   m/86'/%[2]d'/0'  taproot        (BIP 86)
+#   m/49'/%[2]d'/0'  nested segwit  (BIP 49)
+#   m/44'/%[2]d'/0'  legacy         (BIP 44)
+`
+)
+
 // Text is the readable form of the keys, which is the plaintext of the item
 // "keys" in a backup. Its first line, a "#" and spaces, pads it to 2048 bytes, or
 // with a long passphrase to the next multiple of 1024, so that its length tells
@@ -58,36 +102,61 @@ const keysComment = `# THE KEYS OF A BITCOIN WALLET
 //	words: …                             in the form of Words.Display
 //	bip39-passphrase: "…"                only if kept; a JSON string
 //	bip39-passphrase-needed: yes         only if it exists and was not kept
+//
+// Version 2 is for the other kinds of keys, so that software which does not know them
+// says that it is too old, and takes them neither for damage nor for BIP 39 words:
+//
+//	satchel-keys: 2                      satchel-keys: 2
+//	kind: aezeed                         kind: xprv
+//	network: mainnet                     network: mainnet
+//	made: 2026-11-23                     fingerprint: 73c5da0a
+//	aezeed: …                            made: 2026-11-23
+//	aezeed-passphrase: "…"               xprv: …
+//	aezeed-passphrase-needed: yes
 func (k Keys) Text() (secret.Bytes, error) {
-	if k.words.Count() == 0 {
+	if k.IsZero() {
 		return secret.Bytes{}, ErrNoKeys
 	}
 	money := "the money"
 	if k.network != Mainnet {
 		money = "its test coins"
 	}
-	shown := k.words.Display()
+	shown := k.Written()
 	defer shown.Wipe()
 
 	b := make([]byte, 0, MaxKeysText)
 	defer func() { clear(b[:cap(b)]) }()
-	b = fmt.Appendf(b, keysComment, money, k.network.coinType())
-	b = fmt.Appendf(b, "%s: %d\n", keysTextField, keysTextVersion)
+	field := "words"
+	switch k.kind {
+	case KindAezeed:
+		field = "aezeed"
+		b = fmt.Appendf(b, aezeedComment, money)
+		b = fmt.Appendf(b, "%s: %d\nkind: %s\n", keysTextField, keysTextKinds, k.kind)
+	case KindXPrv:
+		field = "xprv"
+		b = fmt.Appendf(b, xprvComment, money, k.network.coinType())
+		b = fmt.Appendf(b, "%s: %d\nkind: %s\n", keysTextField, keysTextKinds, k.kind)
+	default:
+		b = fmt.Appendf(b, keysComment, money, k.network.coinType())
+		b = fmt.Appendf(b, "%s: %d\n", keysTextField, keysTextVersion)
+	}
 	b = fmt.Appendf(b, "network: %s\n", k.network)
-	b = fmt.Appendf(b, "fingerprint: %s\n", k.fingerprint)
+	if k.kind != KindAezeed {
+		b = fmt.Appendf(b, "fingerprint: %s\n", k.fingerprint)
+	}
 	if k.made != "" {
 		b = fmt.Appendf(b, "made: %s\n", k.made)
 	}
-	b = append(b, "words: "...)
+	b = fmt.Appendf(b, "%s: ", field)
 	b = append(b, shown.Open()...)
 	b = append(b, '\n')
 	switch k.state {
 	case KeptPassphrase:
-		b = append(b, "bip39-passphrase: "...)
+		b = fmt.Appendf(b, "%s: ", k.kind.passphraseField())
 		b = appendQuoted(b, k.passphrase)
 		b = append(b, '\n')
 	case NeededPassphrase:
-		b = append(b, "bip39-passphrase-needed: yes\n"...)
+		b = fmt.Appendf(b, "%s-needed: yes\n", k.kind.passphraseField())
 	}
 	whole := max(keysTextLeast, (len(b)+len("#\n")+keysTextBlock-1)/keysTextBlock*keysTextBlock)
 	text := make([]byte, 0, whole)
@@ -98,6 +167,8 @@ func (k Keys) Text() (secret.Bytes, error) {
 	text = append(text, b...)
 	return secret.New(text), nil
 }
+
+func (k Kind) passphraseField() string { return string(k) + "-passphrase" }
 
 // ParseKeys reads the text form of keys. It takes only what Text writes, to
 // the byte, and recomputes the checksum of the words and, unless a passphrase is
@@ -136,43 +207,49 @@ func parseKeys(text secret.Bytes) (Keys, error) {
 	if !ok {
 		return Keys{}, fmt.Errorf("%w: no version", ErrDamaged)
 	}
-	if err := checkVersion(string(version), keysTextVersion); err != nil {
+	v, err := readVersion(string(version), keysTextKinds)
+	if err != nil {
 		return Keys{}, err
 	}
 
 	// From here on the form is only picked apart; that every byte is right is
 	// proven at the end by writing it again.
-	k := Keys{state: NoPassphrase}
+	k := Keys{kind: KindBIP39, state: NoPassphrase}
+	if v == keysTextKinds {
+		kind, _ := line("kind")
+		switch k.kind = Kind(kind); k.kind {
+		case KindAezeed, KindXPrv:
+		default:
+			return Keys{}, fmt.Errorf("%w: %w", ErrDamaged, ErrKind)
+		}
+	}
 	network, _ := line("network")
 	k.network = Network(network)
 	fp, _ := line("fingerprint")
 	k.fingerprint = string(fp)
 	made, _ := line("made")
 	k.made = string(made)
-	words, ok := line("words")
-	if !ok {
-		return Keys{}, fmt.Errorf("%w: no words", ErrDamaged)
+	if err := k.parseSecret(line); err != nil {
+		return Keys{}, err
 	}
-	var err error
-	if k.words, err = ParseWords(secret.New(words)); err != nil {
-		return Keys{}, fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	if quoted, ok := line("bip39-passphrase"); ok {
+	if quoted, ok := line(k.kind.passphraseField()); ok {
 		var s string
 		if json.Unmarshal(quoted, &s) != nil || s == "" {
 			return Keys{}, fmt.Errorf("%w: the passphrase is not a JSON string", ErrDamaged)
 		}
 		k.state, k.passphrase = KeptPassphrase, secret.FromString(s)
-	} else if _, ok := line("bip39-passphrase-needed"); ok {
+	} else if _, ok := line(k.kind.passphraseField() + "-needed"); ok {
 		k.state = NeededPassphrase
 	}
 	if err := k.check(); err != nil {
 		return Keys{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if !isFingerprint(k.fingerprint) {
+	if k.kind != KindAezeed && !isFingerprint(k.fingerprint) {
 		return Keys{}, fmt.Errorf("%w: the fingerprint is not 8 hex digits", ErrDamaged)
 	}
-	if k.state != NeededPassphrase {
+	if k.kind == KindAezeed {
+		k.fingerprint = ""
+	} else if k.state != NeededPassphrase {
 		if err := k.checkFingerprint(); err != nil {
 			return Keys{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
@@ -188,19 +265,46 @@ func parseKeys(text secret.Bytes) (Keys, error) {
 	return k, nil
 }
 
-// checkVersion returns ErrNewer for a later version than ours and ErrDamaged
-// for what is no version.
-func checkVersion(text string, ours int) error {
+// parseSecret reads the line of the words or the key.
+func (k *Keys) parseSecret(line func(field string) ([]byte, bool)) error {
+	var err error
+	switch k.kind {
+	case KindAezeed:
+		words, ok := line("aezeed")
+		if !ok {
+			return fmt.Errorf("%w: no words", ErrDamaged)
+		}
+		k.aezeed, err = ParseAezeed(secret.New(words))
+	case KindXPrv:
+		key, ok := line("xprv")
+		if !ok {
+			return fmt.Errorf("%w: no key", ErrDamaged)
+		}
+		k.xprv = secret.New(key)
+	default:
+		words, ok := line("words")
+		if !ok {
+			return fmt.Errorf("%w: no words", ErrDamaged)
+		}
+		k.words, err = ParseWords(secret.New(words))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return nil
+}
+
+// readVersion returns ErrNewer for a later version than the newest that we know and
+// ErrDamaged for what is no version.
+func readVersion(text string, newest int) (int, error) {
 	v, err := strconv.ParseUint(text, 10, 31)
 	switch {
 	case err != nil || v == 0 || strconv.FormatUint(v, 10) != text:
-		return fmt.Errorf("%w: no version", ErrDamaged)
-	case v > uint64(ours):
-		return fmt.Errorf("%w (version %d)", ErrNewer, v)
-	case v < uint64(ours):
-		return fmt.Errorf("%w: no such version", ErrDamaged)
+		return 0, fmt.Errorf("%w: no version", ErrDamaged)
+	case v > uint64(newest):
+		return 0, fmt.Errorf("%w (version %d)", ErrNewer, v)
 	}
-	return nil
+	return int(v), nil
 }
 
 func isFingerprint(s string) bool {

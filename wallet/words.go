@@ -35,9 +35,18 @@ var (
 	ErrLanguage = errors.New("no official word list in this language")
 	// ErrEntropy says that entropy has not 16, 20, 24, 28 or 32 bytes.
 	ErrEntropy = errors.New("entropy must be 16, 20, 24, 28 or 32 bytes")
+	// ErrAezeedWords says that words which should be a BIP 39 wallet's are those of an
+	// lnd node: [ParseAezeed] reads them. It is a kind of ErrWords.
+	ErrAezeedWords = errors.New("these are lnd's own (aezeed) words, and not those of a BIP 39 wallet")
+	// ErrBIP39Words says that words which should be those of an lnd node are a BIP 39
+	// wallet's: [ParseWords] reads them. It is a kind of ErrWords.
+	ErrBIP39Words = errors.New("these are the words of a BIP 39 wallet, and not lnd's own (aezeed)")
+	// ErrAezeedVersion says that an lnd node's words are whole, and of a version that
+	// this software does not know. It is a kind of ErrWords.
+	ErrAezeedVersion = errors.New("these are lnd's own (aezeed) words of a newer version")
 )
 
-// WordsProblem says in which way a text fails to be a BIP 39 sentence.
+// WordsProblem says in which way a text fails to be the words it should be.
 type WordsProblem string
 
 // The problems, in the order in which they are reported.
@@ -47,6 +56,9 @@ const (
 	UnknownWord   WordsProblem = "unknown word"
 	WrongChecksum WordsProblem = "wrong checksum"
 	Ambiguous     WordsProblem = "ambiguous"
+	LndWords      WordsProblem = "lnd's words"   // ErrAezeedWords
+	BIP39Words    WordsProblem = "BIP 39 words"  // ErrBIP39Words
+	AezeedNewer   WordsProblem = "newer version" // ErrAezeedVersion
 )
 
 // WordsError tells a person what to look at, and never contains a word. It
@@ -60,6 +72,8 @@ type WordsError struct {
 	Unknown []int
 	// Language is the language that most of the words belong to.
 	Language Language
+	// Kind is what the words should be: KindAezeed, or empty for BIP 39.
+	Kind Kind
 }
 
 // Error names positions from 1, as a person counts.
@@ -74,9 +88,21 @@ func (e *WordsError) Error() string {
 			were = "word was"
 		}
 		s = fmt.Sprintf("%d %s typed; a wallet has 12, 15, 18, 21 or 24", e.Count, were)
+		if e.Kind == KindAezeed {
+			s = fmt.Sprintf("%d %s typed; an lnd node has %d", e.Count, were, AezeedWords)
+		}
 	case UnknownWord:
 		s = "some words are not in the list"
+	case LndWords:
+		return ErrAezeedWords.Error()
+	case BIP39Words:
+		return ErrBIP39Words.Error()
+	case AezeedNewer:
+		return ErrAezeedVersion.Error()
 	case WrongChecksum:
+		if e.Kind == KindAezeed {
+			return "all words are in the list, but together they are not an lnd node's: one is wrong, or the order is"
+		}
 		return "all words are in the list, but together they are not a wallet's: one is wrong, or the order is"
 	case Ambiguous:
 		return "without accents these words can be read in two languages: type the accents"
@@ -95,8 +121,18 @@ func (e *WordsError) Error() string {
 	return s
 }
 
-// Is reports whether target is ErrWords.
-func (e *WordsError) Is(target error) bool { return target == ErrWords }
+// Is reports whether target is ErrWords, or the sentinel of the problem.
+func (e *WordsError) Is(target error) bool {
+	switch target {
+	case ErrAezeedWords:
+		return e.Problem == LndWords
+	case ErrBIP39Words:
+		return e.Problem == BIP39Words
+	case ErrAezeedVersion:
+		return e.Problem == AezeedNewer
+	}
+	return target == ErrWords
+}
 
 // Words is a valid BIP 39 sentence. The zero value holds no words.
 type Words struct {
@@ -113,8 +149,14 @@ func NewWords(count int) (Words, error) {
 	}
 	entropy := make([]byte, count*4/3)
 	defer clear(entropy)
-	rand.Read(entropy) // Never fails: crypto/rand ends the program instead.
-	return WordsFromEntropy(secret.New(entropy), English)
+	for {
+		rand.Read(entropy) // Never fails: crypto/rand ends the program instead.
+		w, err := WordsFromEntropy(secret.New(entropy), English)
+		if err != nil || !w.aezeed() {
+			return w, err
+		}
+		// One in 2^32 could be taken for an lnd node's.
+	}
 }
 
 // WordsFromEntropy writes 16, 20, 24, 28 or 32 bytes as 12 to 24 words of a
@@ -158,7 +200,8 @@ func WordsFromEntropy(entropy secret.Bytes, l Language) (Words, error) {
 // words, English and French 100. That is harmless, since the seed depends on the
 // text alone and not on the list.
 //
-// Errors are a *[WordsError].
+// Errors are a *[WordsError], which matches ErrAezeedWords if the words are an lnd
+// node's. One aezeed in 256 passes for a BIP 39 sentence all the same: [Import] tells.
 func ParseWords(typed secret.Bytes) (Words, error) {
 	if typed.Len() > MaxWordsText {
 		return Words{}, &WordsError{Problem: TooLong}
@@ -185,6 +228,9 @@ func ParseWords(typed secret.Bytes) (Words, error) {
 		found = read(withoutAccents)
 	}
 	if len(found) == 0 {
+		if best.Problem == WrongChecksum && best.Language == English && isAezeed(words) {
+			best.Problem = LndWords
+		}
 		return Words{}, best
 	}
 	for _, w := range found[1:] {
@@ -201,9 +247,9 @@ func (e *WordsError) better(other *WordsError) bool {
 	return len(e.Unknown) < len(other.Unknown)
 }
 
-// read looks the words up in one list, both sides folded, and tests the
-// checksum.
-func (l Language) read(words [][]byte, fold func(string) string) (Words, *WordsError) {
+// look finds the words in one list, both sides folded. What it does not find is in
+// Unknown of the WordsError, which says nothing else yet.
+func (l Language) look(words [][]byte, fold func(string) string) (indexes []int, sentence secret.Bytes, fail *WordsError) {
 	const missing = -1
 	list := l.words()
 	place := make(map[string]int, len(words))
@@ -216,11 +262,10 @@ func (l Language) read(words [][]byte, fold func(string) string) (Words, *WordsE
 			place[f] = i
 		}
 	}
-	fail := &WordsError{Count: len(words), Language: l}
-	indexes := make([]int, len(words))
-	defer clear(indexes)
-	sentence := make([]byte, 0, MaxWordsText)
-	defer func() { clear(sentence) }()
+	fail = &WordsError{Count: len(words), Language: l}
+	indexes = make([]int, len(words))
+	text := make([]byte, 0, MaxWordsText)
+	defer func() { clear(text) }()
 	for i, w := range words {
 		at := place[fold(string(w))]
 		if at == missing {
@@ -229,10 +274,17 @@ func (l Language) read(words [][]byte, fold func(string) string) (Words, *WordsE
 		}
 		indexes[i] = at
 		if i > 0 {
-			sentence = append(sentence, ' ')
+			text = append(text, ' ')
 		}
-		sentence = append(sentence, list[at]...)
+		text = append(text, list[at]...)
 	}
+	return indexes, secret.New(text), fail
+}
+
+// read looks the words up in one list and tests the checksum.
+func (l Language) read(words [][]byte, fold func(string) string) (Words, *WordsError) {
+	indexes, sentence, fail := l.look(words, fold)
+	defer clear(indexes)
 	switch len(words) {
 	case 12, 15, 18, 21, 24:
 	default:
@@ -247,7 +299,29 @@ func (l Language) read(words [][]byte, fold func(string) string) (Words, *WordsE
 		fail.Problem = WrongChecksum
 		return Words{}, fail
 	}
-	return Words{secret.New(sentence), len(words), []Language{l}}, nil
+	return Words{sentence, len(words), []Language{l}}, nil
+}
+
+// isAezeed reports whether words, all of the English list, are an lnd node's, of
+// whatever version.
+func isAezeed(words [][]byte) bool {
+	indexes, sentence, fail := English.look(words, func(w string) string { return w })
+	defer clear(indexes)
+	defer sentence.Wipe()
+	_, ok := aezeedFits(indexes)
+	return ok && len(fail.Unknown) == 0
+}
+
+// wordStream writes places in a list, 11 bits each, one after another.
+func wordStream(indexes []int) []byte {
+	stream := make([]byte, (len(indexes)*wordBits+7)/8)
+	for i, index := range indexes {
+		for j := range wordBits {
+			b := i*wordBits + j
+			stream[b/8] |= byte(index>>(wordBits-1-j)&1) << (7 - b%8)
+		}
+	}
+	return stream
 }
 
 // checksumFits tests the last bits of a sentence: one of checksum for every 32
@@ -255,14 +329,8 @@ func (l Language) read(words [][]byte, fold func(string) string) (Words, *WordsE
 func checksumFits(indexes []int) bool {
 	bits := len(indexes) * wordBits
 	entropyBits := bits * 32 / 33
-	stream := make([]byte, (bits+7)/8)
+	stream := wordStream(indexes)
 	defer clear(stream)
-	for i, index := range indexes {
-		for j := range wordBits {
-			b := i*wordBits + j
-			stream[b/8] |= byte(index>>(wordBits-1-j)&1) << (7 - b%8)
-		}
-	}
 	sum := sha256.Sum256(stream[:entropyBits/8])
 	mask := byte(0xff) << (8 - (bits - entropyBits))
 	return (stream[entropyBits/8]^sum[0])&mask == 0
@@ -293,7 +361,11 @@ func (w Words) Display() secret.Bytes {
 // Is reports whether typed is the word at a position, counted from 1, as a person may
 // write it: capitals, spaces around it and accents do not matter.
 func (w Words) Is(position int, typed secret.Bytes) bool {
-	words := bytes.Fields(w.sentence.Open())
+	return isWord(w.sentence, position, typed)
+}
+
+func isWord(sentence secret.Bytes, position int, typed secret.Bytes) bool {
+	words := bytes.Fields(sentence.Open())
 	if position < 1 || position > len(words) || typed.Len() > MaxWordsText {
 		return false
 	}
@@ -301,6 +373,12 @@ func (w Words) Is(position int, typed secret.Bytes) bool {
 	defer clear(text)
 	got := secret.FromString(withoutAccents(string(bytes.TrimSpace(text))))
 	return got.Equal(secret.FromString(withoutAccents(string(words[position-1]))))
+}
+
+// aezeed reports whether the words are also an lnd node's: by chance, one BIP 39
+// sentence of 24 words in 2^32 is, but one aezeed in 256 is a BIP 39 sentence.
+func (w Words) aezeed() bool {
+	return w.count == AezeedWords && isAezeed(bytes.Fields(w.sentence.Open()))
 }
 
 // Equal reports, in constant time, whether both are the same words.

@@ -322,13 +322,14 @@ func TestWordsErrors(t *testing.T) {
 func TestChecksumOfEveryLastWord(t *testing.T) {
 	first := strings.Repeat("zoo ", 11)
 	got := 0
-	for _, last := range wallet.Complete("", wallet.English) {
+	// Of sixteen words in a row, which share the bits of entropy, one fits.
+	for _, last := range wallet.Complete("", wallet.English)[1024:1280] {
 		if _, err := wallet.ParseWords(secret.FromString(first + last)); err == nil {
 			got++
 		}
 	}
-	if got != 128 {
-		t.Errorf("%d last words fit, want 128", got)
+	if got != 16 {
+		t.Errorf("%d last words of 256 fit, want 16", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/ed25519"
+	crand "crypto/rand"
 	"encoding/json"
 	"errors"
 	"io"
@@ -33,6 +34,12 @@ type assault struct {
 // loot is what came of it: how often each code was the answer.
 type loot map[protocol.Code]int
 
+// report is what an attacker writes of an assault.
+type report struct {
+	Loot loot
+	Lost string // why an answer did not come, if one did not
+}
+
 // attack reads assaults and writes loot until there are no more.
 func attack(in io.Reader, out io.Writer) int {
 	w := &world{client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: 30 * time.Second}}
@@ -44,15 +51,17 @@ func attack(in io.Reader, out io.Writer) int {
 		a := &account{w: w, access: ed25519.NewKeyFromSeed(what.Access), slot: what.Slot}
 		a.id = protocol.AccountOf(a.access.Public().(ed25519.PublicKey))
 		a.seq.Store(what.Seq)
-		got := loot{}
+		got := report{Loot: loot{}}
 		var mu sync.Mutex
 		var wait sync.WaitGroup
 		for i := range what.Guesses {
 			wait.Go(func() {
-				c := a.insist(what.URLs[i%len(what.URLs)])
+				err := a.insist(what.URLs[i%len(what.URLs)])
 				mu.Lock()
 				defer mu.Unlock()
-				got[c]++
+				if got.Loot[code(err)]++; code(err) == lost {
+					got.Lost = err.Error()
+				}
 			})
 		}
 		wait.Wait()
@@ -62,14 +71,20 @@ func attack(in io.Reader, out io.Writer) int {
 	}
 }
 
-// insist guesses, and guesses again with another number while the number is what the
-// server does not like.
-func (a *account) insist(url string) protocol.Code {
-	for {
-		err := a.guess(url)
+// insist guesses, again with another number while the number is what the server does not
+// like, and again if there is no answer: a connection may end under any request.
+func (a *account) insist(url string) error {
+	var id protocol.Attempt
+	crand.Read(id[:])
+	for lives := 5; ; {
+		err := a.attempt(url, id)
+		if code(err) == lost && lives > 0 {
+			lives--
+			continue
+		}
 		r, ok := errors.AsType[*protocol.Refusal](err)
 		if !ok || r.Code != protocol.CodeSequence {
-			return code(err)
+			return err
 		}
 		for {
 			if last := a.seq.Load(); last >= r.Sequence.Last || a.seq.CompareAndSwap(last, r.Sequence.Last) {
@@ -109,14 +124,17 @@ func (a *account) assault(list []*attacker, guesses int, urls ...string) loot {
 	var wait sync.WaitGroup
 	for _, one := range list {
 		wait.Go(func() {
-			var l loot
-			err := errors.Join(one.in.Encode(assault{a.access.Seed(), a.slot, a.seq.Load(), urls, guesses}), one.out.Decode(&l))
+			var r report
+			err := errors.Join(one.in.Encode(assault{a.access.Seed(), a.slot, a.seq.Load(), urls, guesses}), one.out.Decode(&r))
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
 				a.w.Error(err)
 			}
-			for c, n := range l {
+			if r.Lost != "" {
+				a.w.Logf("no answer: %s", r.Lost)
+			}
+			for c, n := range r.Loot {
 				got[c] += n
 			}
 		})
@@ -135,7 +153,7 @@ func (w *world) four() (servers []*server, urls []string) {
 	return servers, urls
 }
 
-// 400 wrong guesses come at once from 16 processes to four servers that share a database:
+// R12: 400 wrong guesses come at once from 16 processes to four servers that share a database:
 // exactly as many evaluations leave as the limit allows, and then the key is gone.
 func TestParallelGuesses(t *testing.T) {
 	onAll(t, func(w *world) {
@@ -227,7 +245,7 @@ func TestWrongClocks(t *testing.T) {
 // killEnv is how many servers are killed in TestKilledServers; a few without it.
 const killEnv = "SATCHEL_SERVER_KILLS"
 
-// Servers, and the database where it is the test's own, are killed in the middle of an
+// R12: servers, and the database where it is the test's own, are killed in the middle of an
 // attack, and start again: no guess whose evaluation left comes back, and all in all no
 // more leave than the limit allows. What a killed server did not answer may be spent.
 func TestKilledServers(t *testing.T) {

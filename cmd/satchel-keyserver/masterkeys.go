@@ -51,6 +51,9 @@ func (a *app) openMasterKeys(ctx context.Context, records keyserver.Records, log
 	if m.command != "" && m.file != "" {
 		return nil, usage{errors.New("--master-keys and --master-command exclude each other")}
 	}
+	if _, err := hex.DecodeString(m.file); err == nil && len(m.file) >= 2*keyserver.MasterSize {
+		return nil, usage{errors.New("--master-keys is the name of a file, and this is a key: whoever could read it here may have it")}
+	}
 	if m.file == "" {
 		m.file = filepath.Join(s.data, "master-keys")
 	}

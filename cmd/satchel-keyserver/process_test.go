@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	if files == "" {
 		os.Exit(m.Run())
 	}
-	os.Exit(run(signals(), os.Args[1:], os.Stdout, os.Stderr, os.Getenv, func() time.Time { return time.Now().Add(ahead(files)) }))
+	os.Exit(run(signals(), os.Args[1:], os.Stdout, os.Stderr, os.Environ(), func() time.Time { return time.Now().Add(ahead(files)) }))
 }
 
 func ahead(files string) (all time.Duration) {
@@ -141,7 +141,11 @@ func (w *world) serve(flags ...string) *server {
 
 func (w *world) start(flags ...string) (*server, error) {
 	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-json"}, w.flags...)
-	s := &server{w: w, cmd: w.command(append(args, flags...)...), clock: filepath.Join(w.dir, fmt.Sprint("clock", w.started)), ended: make(chan struct{})}
+	return w.startWith(append(args, flags...)...)
+}
+
+func (w *world) startWith(args ...string) (*server, error) {
+	s := &server{w: w, cmd: w.command(args...), clock: filepath.Join(w.dir, fmt.Sprint("clock", w.started)), ended: make(chan struct{})}
 	w.started++
 	s.cmd.Env[0] += string(filepath.ListSeparator) + s.clock
 	pipe, err := s.cmd.StderrPipe()
@@ -234,6 +238,9 @@ func (a *account) ask(url string, p protocol.Payload, reply any) error {
 		return err
 	}
 	r.Header.Set("Authorization", "Bearer "+a.token)
+	// As a client should: what a server that closed an idle connection did not answer is
+	// sent again. net/http does that where this key is there, and does not send an empty one.
+	r.Header["Idempotency-Key"] = []string{}
 	res, err := a.w.client.Do(r)
 	if err != nil {
 		return err
@@ -277,6 +284,10 @@ func (a *account) enrol(url string, limit byte) *account {
 func (a *account) guess(url string) error {
 	var id protocol.Attempt
 	rand.Read(id[:])
+	return a.attempt(url, id)
+}
+
+func (a *account) attempt(url string, id protocol.Attempt) error {
 	return a.ask(url, protocol.Evaluate{Attempt: id, Blinded: blind(fmt.Sprint(id)).Blinded, Slot: a.slot}, new(protocol.Evaluated))
 }
 
@@ -304,7 +315,6 @@ const lost protocol.Code = 255
 // command runs the program in this process.
 func (w *world) run(args ...string) (exit int, out string) {
 	var b strings.Builder
-	env := map[string]string{"SATCHEL_KEYSERVER_DATA": filepath.Join(w.dir, "data")}
-	exit = run(context.Background(), args, &b, &b, func(k string) string { return env[k] }, w.now)
+	exit = run(context.Background(), args, &b, &b, []string{"SATCHEL_KEYSERVER_DATA=" + w.data()}, w.now)
 	return exit, b.String()
 }

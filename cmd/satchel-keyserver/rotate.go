@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/keyserver"
 	"github.com/satchel-backup/satchel/secret"
 )
@@ -109,7 +108,7 @@ func (a *app) rotate(ctx context.Context, prepare, drop bool) error {
 			data = format(append([]secret.Bytes{secret.Random(keyserver.MasterSize)}, keys...))
 		}
 		// It is in the file, durably, before anything is sealed under it.
-		if err := (durable.Disk{}).WriteFile(m.file, data, 0o600); err != nil {
+		if err := writeOwned(m.file, data); err != nil {
 			return fmt.Errorf("writing the master keys: %w", err)
 		}
 		if prepare {
@@ -146,7 +145,7 @@ func (a *app) rotate(ctx context.Context, prepare, drop bool) error {
 		}
 		return nil
 	}
-	if err := (durable.Disk{}).WriteFile(m.file, format(slices.Clone(keys[:1])), 0o600); err != nil {
+	if err := writeOwned(m.file, format(slices.Clone(keys[:1]))); err != nil {
 		return fmt.Errorf("writing the master keys: %w", err)
 	}
 	fmt.Fprintf(a.out, "%d older keys are out of %s. Copies of the database from before need the old file.\n", len(keys)-1, m.file)

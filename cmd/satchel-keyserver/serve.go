@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -30,6 +31,7 @@ type serving struct {
 	tlsElsewhere       bool
 	requireToken       bool
 	afterRestore       bool
+	printConfig        bool
 	jsonLog            bool
 	proxies            []string
 	connections, rate  int
@@ -48,7 +50,10 @@ requests end, and ends with code 0.
 Without flags it listens on this machine only, and keeps its data in SQLite in one
 folder. The first start makes a master key there, and says so: copy that file to a
 safe place. Certificates, master keys and tokens are read again when their files
-change.
+change; the file of settings at a start only.
+
+--print-config writes a file of settings for --config, with all there are: what each
+is for, and the value that holds without it.
 
 Several servers may use one PostgreSQL database. They need the same master keys.
 
@@ -57,6 +62,8 @@ only. /healthz says 200 while the database can be read and written. The log name
 accounts, and no addresses.`,
 		Example: `  satchel-keyserver serve
   satchel-keyserver serve --listen :443 --tls-cert cert.pem --tls-key key.pem
+  satchel-keyserver serve --print-config >/etc/satchel-keyserver.conf
+  satchel-keyserver serve --config /etc/satchel-keyserver.conf
   satchel-keyserver serve --listen 10.0.0.5:8443 --tls-elsewhere --proxy 10.0.0.1/32
   satchel-keyserver serve --database "postgres://satchel@db/satchel" --master-command "cat /run/kms/keys"`,
 		Args: args(cobra.NoArgs),
@@ -78,6 +85,7 @@ accounts, and no addresses.`,
 	f.IntVar(&s.rate, "rate", 10, "requests a second of one address; ten times as many at once after a pause")
 	f.DurationVar(&s.drain, "drain", 20*time.Second, "what requests have left to end after SIGTERM")
 	f.BoolVar(&s.jsonLog, "log-json", false, "log in JSON")
+	f.BoolVar(&s.printConfig, "print-config", false, "print a file for --config with all settings and their defaults, and run nothing")
 	return c
 }
 
@@ -100,6 +108,10 @@ func (s *serving) check() error {
 }
 
 func (a *app) serve(ctx context.Context, s *serving) error {
+	if s.printConfig {
+		_, err := io.WriteString(a.out, example)
+		return err
+	}
 	if err := s.check(); err != nil {
 		return err
 	}

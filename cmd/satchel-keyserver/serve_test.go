@@ -449,7 +449,7 @@ func TestRotateElsewhere(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	var out, errs strings.Builder
-	a := &app{out: &out, err: &errs, getenv: func(string) string { return "" }, now: time.Now}
+	a := &app{out: &out, err: &errs, now: time.Now}
 	a.settings.data = dir
 	if err := a.rotate(t.Context(), false, false); err == nil || !strings.Contains(err.Error(), dir) {
 		t.Errorf("got %v, %s", err, &out)

@@ -7,10 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/keyserver"
@@ -26,26 +24,11 @@ type settings struct {
 	masterCommand string
 }
 
-const envPrefix = "SATCHEL_KEYSERVER_"
-
-// environment takes from it what no flag gave.
-func (a *app) environment(c *cobra.Command) (err error) {
-	c.Flags().VisitAll(func(f *pflag.Flag) {
-		name := envPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if v := a.getenv(name); v != "" && !f.Changed && err == nil {
-			if e := c.Flags().Set(f.Name, v); e != nil {
-				err = usage{fmt.Errorf("%s: %w", name, e)}
-			}
-		}
-	})
-	return err
-}
-
 func (a *app) flags(c *cobra.Command) {
 	c.Flags().StringVar(&a.settings.data, "data", "", "folder of the database, master keys and tokens (default: $STATE_DIRECTORY, or satchel-keyserver in your data folder)")
 	c.Flags().StringVar(&a.settings.database, "database", "", "address of a PostgreSQL database, as libpq takes it; without, SQLite in the data folder")
 	c.Flags().StringVar(&a.settings.masterKeys, "master-keys", "", "file of the master keys (default: master-keys in the data folder)")
-	c.Flags().StringVar(&a.settings.masterCommand, "master-command", "", "shell command that prints what would be in that file, for a KMS")
+	c.Flags().StringVar(&a.settings.masterCommand, "master-command", "", "shell command that prints what the file of the master keys would hold, for a KMS")
 }
 
 // folder returns the data folder, and makes it.
@@ -68,6 +51,14 @@ func (a *app) folder() (string, error) {
 		return "", fmt.Errorf("making the data folder: %w", err)
 	}
 	return s.data, nil
+}
+
+// writeOwned replaces a file that the server reads, which may run as another user.
+func writeOwned(file string, data []byte) error {
+	if err := (durable.Disk{}).WriteFile(file, data, 0o600); err != nil {
+		return err
+	}
+	return keepOwner(file)
 }
 
 // recordsFile is the SQLite database in the data folder.

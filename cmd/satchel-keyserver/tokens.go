@@ -69,7 +69,7 @@ func (t *tokens) write(list []token) error {
 	for _, k := range list {
 		fmt.Fprintln(&b, k.hash, k.name, k.day)
 	}
-	if err := (durable.Disk{}).WriteFile(t.file, []byte(b.String()), 0o600); err != nil {
+	if err := writeOwned(t.file, []byte(b.String())); err != nil {
 		return fmt.Errorf("writing the registration tokens: %w", err)
 	}
 	return nil

@@ -21,18 +21,14 @@ import (
 // ErrNetwork is what a request fails with that is lost, or whose reply is.
 var ErrNetwork = errors.New("the network is down")
 
-// Servers is a guard.Transport to key servers in memory. The fields are set before use
-// or between requests.
+// Servers is a guard.Transport to key servers in memory. Names is changed between requests
+// only.
 type Servers struct {
 	Names []string
-	// Before, if not nil, is asked before a request reaches its server. With an error it
-	// is lost.
-	Before func(server string, r protocol.Request) error
-	// After, if not nil, returns what the client gets for a reply. With an error it is
-	// lost.
-	After func(server string, r protocol.Request, reply []byte) ([]byte, error)
 
 	mu      sync.Mutex
+	before  func(server string, r protocol.Request) error
+	after   func(server string, r protocol.Request, reply []byte) ([]byte, error)
 	now     time.Time
 	servers map[string]*keyserver.Server
 	sent    int
@@ -66,6 +62,34 @@ func (s *Servers) Add(t testing.TB) string {
 	s.servers[name] = srv
 	s.Names = append(s.Names, name)
 	return name
+}
+
+// Before sets what is asked before a request reaches its server; nil asks nothing. With an
+// error the request is lost. Requests run at the same time.
+func (s *Servers) Before(ask func(server string, r protocol.Request) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = ask
+}
+
+// After sets what returns what the client gets for a reply; nil changes nothing. With an
+// error the reply is lost. Requests run at the same time.
+func (s *Servers) After(change func(server string, r protocol.Request, reply []byte) ([]byte, error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.after = change
+}
+
+// Undisturbed takes away what Before and After set, until the returned function is called.
+func (s *Servers) Undisturbed() (again func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, after := s.before, s.after
+	s.before, s.after = nil, nil
+	return func() {
+		s.Before(before)
+		s.After(after)
+	}
 }
 
 // Now returns the time of the servers.
@@ -106,7 +130,7 @@ func (s *Servers) server(name string) *keyserver.Server {
 // Send implements guard.Transport.
 func (s *Servers) Send(ctx context.Context, server string, request []byte) ([]byte, error) {
 	s.mu.Lock()
-	srv, before, after := s.servers[server], s.Before, s.After
+	srv, before, after := s.servers[server], s.before, s.after
 	s.sent++
 	s.mu.Unlock()
 	if err := ctx.Err(); err != nil {

@@ -9,9 +9,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/satchel-backup/satchel/guard"
+	"github.com/satchel-backup/satchel/internal/web"
 	"github.com/satchel-backup/satchel/protocol"
 )
 
@@ -29,11 +31,58 @@ var _ guard.Transport = (*Transport)(nil)
 
 const timeout = 15 * time.Second
 
-// Send implements guard.Transport.
+// maxWait is the longest that a server is waited for which says when it is to be asked
+// again. Another guardian is there sooner than one that needs more.
+const maxWait = 5 * time.Second
+
+// Send implements guard.Transport. A server that is busy, and says for how long (Retry-After,
+// in seconds), is asked once more then, if that is soon and before ctx ends.
 func (t *Transport) Send(ctx context.Context, server string, request []byte) ([]byte, error) {
 	if err := guard.CheckServer(server); err != nil {
 		return nil, err
 	}
+	b, err := t.post(ctx, server, request)
+	busy, ok := errors.AsType[*busyError](err)
+	if !ok || busy.wait <= 0 || busy.wait > maxWait {
+		return b, err
+	}
+	if end, ok := ctx.Deadline(); ok && time.Until(end) <= busy.wait {
+		return nil, err
+	}
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("asking it: %w", ctx.Err())
+	case <-time.After(busy.wait):
+		return t.post(ctx, server, request)
+	}
+}
+
+// busyError says that a server refused what it was sent, whatever that was.
+type busyError struct {
+	status int
+	wait   time.Duration // zero if it did not say
+}
+
+func (e *busyError) Error() string {
+	if e.wait == 0 {
+		return fmt.Sprintf("asking it: status %d", e.status)
+	}
+	return fmt.Sprintf("asking it: status %d, it is busy for %v", e.status, e.wait)
+}
+
+// refusal returns the error of a reply that is no answer.
+func refusal(r *http.Response) error {
+	e := &busyError{status: r.StatusCode}
+	if r.StatusCode == http.StatusTooManyRequests || r.StatusCode == http.StatusServiceUnavailable {
+		if n, err := strconv.ParseUint(r.Header.Get("Retry-After"), 10, 16); err == nil {
+			e.wait = time.Duration(n) * time.Second
+		}
+	}
+	return e
+}
+
+// post sends a request once.
+func (t *Transport) post(ctx context.Context, server string, request []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, server+protocol.Path, bytes.NewReader(request))
 	if err != nil {
 		return nil, fmt.Errorf("asking it: %w", err)
@@ -55,7 +104,7 @@ func (t *Transport) Send(ctx context.Context, server string, request []byte) ([]
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err // Which server it is the caller says.
 		}
-		return nil, fmt.Errorf("asking it: %w", err)
+		return nil, fmt.Errorf("asking it: %w", web.Plain(err))
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, protocol.MaxMessage+1))
@@ -63,7 +112,7 @@ func (t *Transport) Send(ctx context.Context, server string, request []byte) ([]
 	case err != nil:
 		return nil, fmt.Errorf("asking it: %w", err)
 	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("asking it: status %d", resp.StatusCode)
+		return nil, refusal(resp)
 	case resp.Header.Get("Content-Type") != protocol.ContentType:
 		// A hotel's login page is no lie of the key server.
 		return nil, errors.New("asking it: something else answered")

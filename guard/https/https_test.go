@@ -3,10 +3,13 @@ package https_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/satchel-backup/satchel/guard"
@@ -20,11 +23,16 @@ import (
 // serve starts a real key server, over TLS or not.
 func serve(t *testing.T, tls bool, allowed func(string) bool) *httptest.Server {
 	t.Helper()
+	return serveOf(t, &recordtest.Memory{}, tls, allowed)
+}
+
+func serveOf(t *testing.T, records keyserver.Records, tls bool, allowed func(string) bool) *httptest.Server {
+	t.Helper()
 	m, err := keyserver.NewMaster(secret.New(bytes.Repeat([]byte{1}, keyserver.MasterSize)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := keyserver.New(t.Context(), keyserver.Config{Records: &recordtest.Memory{}, Master: m, Allowed: allowed})
+	s, err := keyserver.New(t.Context(), keyserver.Config{Records: records, Master: m, Allowed: allowed})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +109,34 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// Whether a server lets a client in is seen without anything that stays there.
+func TestAdmits(t *testing.T) {
+	const token = "let me in"
+	var records recordtest.Memory
+	made := 0
+	s := serveOf(t, &records, false, func(got string) bool { made++; return got == token })
+	before := len(records.Snapshot())
+	tr := &https.Transport{}
+	client := &guard.Client{Transport: tr, Trusted: func(server string) bool { return server == s.URL }}
+	if err := client.Admits(t.Context(), s.URL); !errors.Is(err, guard.ErrToken) {
+		t.Errorf("without a token: got %v", err)
+	}
+	tr.Token = func(string) string { return token }
+	if err := client.Admits(t.Context(), s.URL); err != nil {
+		t.Errorf("with it: got %v", err)
+	}
+	if n := len(records.Snapshot()); n != before || made != 2 {
+		t.Errorf("%d records, want %d as before; %d accounts were asked for", n, before, made)
+	}
+	if _, ok := errors.AsType[*guard.UnknownError](client.Admits(t.Context(), "https://other.example")); !ok {
+		t.Error("a server that is not trusted was asked")
+	}
+	s.Close()
+	if err := client.Admits(t.Context(), s.URL); !errors.Is(err, guard.ErrUnreachable) {
+		t.Errorf("away: got %v", err)
+	}
+}
+
 // What is no reply of a key server is an error of the network.
 func TestOtherAnswers(t *testing.T) {
 	var answer http.HandlerFunc
@@ -147,4 +183,80 @@ func TestOtherAnswers(t *testing.T) {
 			t.Errorf("%q is used", name)
 		}
 	}
+}
+
+// roundTripper answers in the place of a network.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A server that is busy for a moment is asked again when that is over, with the same bytes
+// and once; nobody waits for one that is busy for long, or longer than there is time.
+func TestRetryAfter(t *testing.T) {
+	for _, v := range []struct {
+		status   int
+		after    string
+		busy     int           // requests that are refused before one is answered
+		limit    time.Duration // of the context, 0 for none
+		requests int
+		took     time.Duration
+		answered bool
+		said     string
+	}{
+		{status: 429, after: "2", busy: 1, requests: 2, took: 2 * time.Second, answered: true},
+		{status: 503, after: "1", busy: 1, requests: 2, took: time.Second, answered: true},
+		{status: 503, after: "1", busy: 9, requests: 2, took: time.Second, said: "status 503, it is busy for 1s"},
+		{status: 503, after: "5", busy: 1, requests: 2, took: 5 * time.Second, answered: true},
+		{status: 503, after: "6", busy: 1, requests: 1, said: "it is busy for 6s"},
+		{status: 503, after: "99999999999999999999", busy: 1, requests: 1, said: "status 503"},
+		{status: 503, after: "0", busy: 1, requests: 1, said: "status 503"},
+		{status: 503, after: "-1", busy: 1, requests: 1, said: "status 503"},
+		{status: 503, after: "Fri, 31 Dec 1999 23:59:59 GMT", busy: 1, requests: 1, said: "status 503"},
+		{status: 503, busy: 1, requests: 1, said: "status 503"},
+		{status: 500, after: "1", busy: 1, requests: 1, said: "status 500"},
+		{status: 429, after: "3", busy: 1, limit: 2 * time.Second, requests: 1, said: "it is busy for 3s"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			requests := 0
+			tr := &https.Transport{Client: &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				requests++
+				if b, err := io.ReadAll(r.Body); err != nil || string(b) != "request" {
+					t.Errorf("got %q, %v", b, err)
+				}
+				resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("answer"))}
+				if requests <= v.busy {
+					resp.StatusCode = v.status
+					resp.Header.Set("Retry-After", v.after)
+				}
+				resp.Header.Set("Content-Type", protocol.ContentType)
+				return resp, nil
+			})}}
+			ctx := t.Context()
+			if v.limit > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, v.limit)
+				defer cancel()
+			}
+			begun := time.Now()
+			b, err := tr.Send(ctx, "https://guard.example", []byte("request"))
+			if took := time.Since(begun); requests != v.requests || took != v.took {
+				t.Errorf("%+v: %d requests in %v", v, requests, took)
+			}
+			if v.answered && (err != nil || string(b) != "answer") || !v.answered && (err == nil || !strings.HasSuffix(err.Error(), v.said)) {
+				t.Errorf("%+v: got %q, %v", v, b, err)
+			}
+		})
+	}
+	// Who goes away while waiting is not held.
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		tr := &https.Transport{Client: &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {"4"}}, Body: http.NoBody}, nil
+		})}}
+		begun := time.Now()
+		if _, err := tr.Send(ctx, "https://guard.example", nil); !errors.Is(err, context.Canceled) || time.Since(begun) != time.Second {
+			t.Errorf("got %v after %v", err, time.Since(begun))
+		}
+	})
 }

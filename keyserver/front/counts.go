@@ -1,15 +1,16 @@
 package front
 
 import (
-	"fmt"
 	"io"
 	"maps"
 	"runtime"
-	"runtime/metrics"
+	runtimemetrics "runtime/metrics"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
+	"github.com/satchel-backup/satchel/internal/metrics"
 	"github.com/satchel-backup/satchel/protocol"
 )
 
@@ -72,30 +73,26 @@ func (c *Counts) Tended(records, expired, unreadable int, at time.Time) {
 
 // Write writes all in Prometheus' text format.
 func (c *Counts) Write(w io.Writer) {
-	name := ""
-	family := func(n, kind, help string) {
-		name = "satchel_keyserver_" + n
-		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
-	}
-	family("info", "gauge", "What runs.")
-	fmt.Fprint(w, name, "{")
+	m := metrics.New(w, "satchel_keyserver_")
+	m.Family("info", metrics.Gauge, "What runs.")
 	info := map[string]string{}
 	if c.Info != nil {
 		info = c.Info()
 	}
-	for i, k := range slices.Sorted(maps.Keys(info)) {
-		fmt.Fprintf(w, "%s%s=%q", []string{"", ","}[min(i, 1)], k, info[k])
+	var labels []string
+	for _, k := range slices.Sorted(maps.Keys(info)) {
+		labels = append(labels, k, info[k])
 	}
-	fmt.Fprint(w, "} 1\n")
-	family("answers_total", "counter", "Answers by what was asked and the code of docs/protocol.md.")
+	m.Value(1, labels...)
+	m.Family("answers_total", metrics.Counter, "Answers by what was asked and the code of docs/protocol.md.")
 	for op := range c.answers {
 		for code := range c.answers[op] {
 			if n := c.answers[op][code].Load(); n > 0 {
-				fmt.Fprintf(w, "%s{op=%q,code=\"%d\",text=%q} %d\n", name, opNames[op], code, protocol.Code(code), n)
+				m.Value(float64(n), "op", opNames[op], "code", strconv.Itoa(code), "text", protocol.Code(code).String())
 			}
 		}
 	}
-	family("answer_seconds", "histogram", "How long answers took, by what was asked.")
+	m.Family("answer_seconds", metrics.Histogram, "How long answers took, by what was asked.")
 	for op := range c.times {
 		sum := int64(0)
 		for i := range c.times[op] {
@@ -107,37 +104,40 @@ func (c *Counts) Write(w io.Writer) {
 		upTo := int64(0)
 		for i := range bounds {
 			upTo += c.times[op][i].Load()
-			fmt.Fprintf(w, "%s_bucket{op=%q,le=\"%g\"} %d\n", name, opNames[op], bounds[i], upTo)
+			m.Part("_bucket", float64(upTo), "op", opNames[op], "le", strconv.FormatFloat(bounds[i], 'g', -1, 64))
 		}
-		fmt.Fprintf(w, "%s_bucket{op=%q,le=\"+Inf\"} %d\n", name, opNames[op], sum)
-		fmt.Fprintf(w, "%s_sum{op=%q} %g\n", name, opNames[op], float64(c.nanoseconds[op].Load())/1e9)
-		fmt.Fprintf(w, "%s_count{op=%q} %d\n", name, opNames[op], sum)
+		m.Part("_bucket", float64(sum), "op", opNames[op], "le", "+Inf")
+		m.Part("_sum", float64(c.nanoseconds[op].Load())/1e9, "op", opNames[op])
+		m.Part("_count", float64(sum), "op", opNames[op])
 	}
-	family("limited_total", "counter", "Connections and requests that were turned away, by the limit.")
+	m.Family("limited_total", metrics.Counter, "Connections and requests that were turned away, by the limit.")
 	for i := range c.limited {
-		fmt.Fprintf(w, "%s{limit=%q} %d\n", name, limitNames[i], c.limited[i].Load())
+		m.Value(float64(c.limited[i].Load()), "limit", limitNames[i])
 	}
 	for _, v := range []struct {
-		name, kind, help string
-		value            int64
+		name  string
+		kind  metrics.Kind
+		help  string
+		value int64
 	}{
-		{"connections", "gauge", "Open connections.", c.connections.Load()},
-		{"handshake_errors_total", "counter", "TLS handshakes that failed.", c.handshakes.Load()},
-		{"http_errors_total", "counter", "Other errors of connections.", c.errors.Load()},
-		{"records", "gauge", "Records in the database when it was last gone through.", c.records.Load()},
-		{"expired_total", "counter", "Accounts that went because they were never confirmed.", c.expired.Load()},
-		{"unreadable_records", "gauge", "Records that no master key opened when last gone through.", c.unreadable.Load()},
-		{"tended_timestamp_seconds", "gauge", "When the database was last gone through.", c.tended.Load()},
-		{"goroutines", "gauge", "Goroutines.", int64(runtime.NumGoroutine())},
-		{"memory_bytes", "gauge", "Memory that the Go runtime holds.", memory()},
+		{"connections", metrics.Gauge, "Open connections.", c.connections.Load()},
+		{"handshake_errors_total", metrics.Counter, "TLS handshakes that failed.", c.handshakes.Load()},
+		{"http_errors_total", metrics.Counter, "Other errors of connections.", c.errors.Load()},
+		{"records", metrics.Gauge, "Records in the database when it was last gone through.", c.records.Load()},
+		{"expired_total", metrics.Counter, "Accounts that went because they were never confirmed.", c.expired.Load()},
+		{"unreadable_records", metrics.Gauge, "Records that no master key opened when last gone through.", c.unreadable.Load()},
+		{"tended_timestamp_seconds", metrics.Gauge, "When the database was last gone through.", c.tended.Load()},
+		{"clock_timestamp_seconds", metrics.Gauge, "The clock of this server, which should be that of the others.", time.Now().Unix()},
+		{"goroutines", metrics.Gauge, "Goroutines.", int64(runtime.NumGoroutine())},
+		{"memory_bytes", metrics.Gauge, "Memory that the Go runtime holds.", memory()},
 	} {
-		family(v.name, v.kind, v.help)
-		fmt.Fprintf(w, "%s %d\n", name, v.value)
+		m.Family(v.name, v.kind, v.help)
+		m.Value(float64(v.value))
 	}
 }
 
 func memory() int64 {
-	s := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
-	metrics.Read(s)
+	s := []runtimemetrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	runtimemetrics.Read(s)
 	return int64(s[0].Value.Uint64() - s[1].Value.Uint64())
 }

@@ -387,6 +387,7 @@ func TestAdmin(t *testing.T) {
 			`satchel_keyserver_answer_seconds_bucket{op="evaluate",le="0.005"} 1`,
 			`satchel_keyserver_answer_seconds_bucket{op="evaluate",le="+Inf"} 1`,
 			`satchel_keyserver_answer_seconds_sum{op="evaluate"} 0.003`,
+			fmt.Sprintf("satchel_keyserver_clock_timestamp_seconds %d", time.Now().Unix()),
 		} {
 			if !strings.Contains(body, want+"\n") {
 				t.Errorf("%s is not in\n%s", want, body)

@@ -12,6 +12,9 @@
 //
 // The address is a URL or a line of settings as libpq takes it; pool_max_conns is one of
 // them. A pooler in between must keep sessions (pool_mode = session).
+//
+// While the database is away whoever asks is refused at once, and connections are tried
+// with pauses of up to a second.
 package postgres
 
 import (
@@ -66,6 +69,7 @@ SELECT set_config('synchronous_commit', 'on', false)
 // DB is an open database.
 type DB struct {
 	pool *pgxpool.Pool
+	away away
 	puts *group.Queue[keyserver.Write, error]
 	gets *group.Queue[keyserver.ID, found]
 }
@@ -80,6 +84,19 @@ var _ keyserver.Records = (*DB)(nil)
 
 // Open opens the database at an address, and makes the table if it is not there.
 func Open(ctx context.Context, address string) (*DB, error) {
+	d, err := connect(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.prepare(ctx); err != nil {
+		d.pool.Close()
+		return nil, fmt.Errorf("opening the database: %w", err)
+	}
+	d.begin()
+	return d, nil
+}
+
+func connect(ctx context.Context, address string) (*DB, error) {
 	cfg, err := pgxpool.ParseConfig(address)
 	if err != nil {
 		// The error of the library shows the address without its password.
@@ -96,21 +113,33 @@ func Open(ctx context.Context, address string) (*DB, error) {
 		cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
 	cfg.ConnConfig.OnNotice = noticed
+	d := &DB{}
+	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return d.away.before() }
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-		return c.PgConn().Exec(ctx, settings).Close()
+		err := c.PgConn().Exec(ctx, settings).Close()
+		if err == nil {
+			d.away.connected()
+		}
+		return err
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
+	if d.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
-	d := &DB{pool: pool}
-	if err := d.prepare(ctx); err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("opening the database: %w", err)
-	}
+	return d, nil
+}
+
+func (d *DB) begin() {
 	d.puts = group.New(writers, most, d.update)
 	d.gets = group.New(readers, most, d.look)
-	return d, nil
+}
+
+// conn returns a connection, to be released.
+func (d *DB) conn(ctx context.Context) (*pgxpool.Conn, error) {
+	c, err := d.pool.Acquire(ctx)
+	if err != nil && ctx.Err() == nil {
+		d.away.failed(err)
+	}
+	return c, err
 }
 
 // prepare checks that a commit will be durable, and brings the table up to date. Servers
@@ -162,7 +191,12 @@ func (d *DB) look(ids []keyserver.ID) ([]found, error) {
 	for i := range ids {
 		of[i] = ids[i][:]
 	}
-	rows, err := d.pool.Query(ctx, "SELECT id, version, data FROM records WHERE id = ANY($1::bytea[])", of)
+	c, err := d.conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Release()
+	rows, err := c.Query(ctx, "SELECT id, version, data FROM records WHERE id = ANY($1::bytea[])", of)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +236,12 @@ func scan(rows pgx.Rows, size int) ([]keyserver.Entry, error) {
 
 // Scan implements keyserver.Records.
 func (d *DB) Scan(ctx context.Context, after keyserver.ID, limit int) (list []keyserver.Entry, err error) {
-	rows, err := d.pool.Query(ctx, "SELECT id, version, data FROM records WHERE id > $1 ORDER BY id LIMIT $2", after[:], limit)
+	c, err := d.conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading records: %w", err)
+	}
+	defer c.Release()
+	rows, err := c.Query(ctx, "SELECT id, version, data FROM records WHERE id > $1 ORDER BY id LIMIT $2", after[:], limit)
 	if err == nil {
 		list, err = scan(rows, min(limit, 1000))
 	}
@@ -238,7 +277,7 @@ func (d *DB) send(ctx context.Context, do func(context.Context, *pgx.Conn) error
 	// Having a connection is waited for as long as the caller wants. Once a write is on
 	// its way it is not canceled: a commit that waits for the standby would be made
 	// visible by that, and called a success, without being there.
-	c, err := d.pool.Acquire(ctx)
+	c, err := d.conn(ctx)
 	if err != nil {
 		return err
 	}

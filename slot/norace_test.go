@@ -1,5 +1,0 @@
-//go:build !race
-
-package slot_test
-
-const raceDetector = false
