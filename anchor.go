@@ -253,9 +253,9 @@ func (o *Opened) pinSlots(ctx context.Context) (slots []*guard.Slot, errs []erro
 
 func (o *Opened) headKey(epoch uint64) ed25519.PublicKey { return public(o.keys.Head(epoch)) }
 
-// heads asks the key servers for the newest state there is, and compares. The error is
-// ErrOlder or ErrForked; what could not be found out is a warning.
-func (o *Opened) heads(ctx context.Context) error {
+// heads asks the key servers for the newest state there is, which compareHeads compares.
+// What could not be found out is a warning, for who finds nothing worse.
+func (o *Opened) heads(ctx context.Context) (warning string) {
 	slots, errs := o.pinSlots(ctx)
 	asked, unproven := false, false
 	for _, s := range slots {
@@ -263,7 +263,7 @@ func (o *Opened) heads(ctx context.Context) error {
 		h, err := o.found.cfg.Guardians.Heads(limited, s, o.headKey)
 		cancel()
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return ""
 		}
 		if gone := goneAt(h, err); gone > 0 && gone > h.Of-s.Threshold {
 			errs = append(errs, errPINGone)
@@ -281,17 +281,25 @@ func (o *Opened) heads(ctx context.Context) error {
 		asked = asked || err == nil
 		unproven = unproven || err == nil && h.Newest != (protocol.Head{}) && h.Proven == 0
 		o.epoch = max(o.epoch, h.Epoch)
-		if err := o.atLeast(h.Newest); err != nil {
+		o.heard = append(o.heard, h.Newest)
+	}
+	switch {
+	case unproven:
+		return "the key servers were put back from a copy of their own, and may not know the newest state"
+	case !asked && slices.Contains(errs, errPINGone):
+		return "this state lists a PIN that was changed or removed since, or never confirmed: this may be an old copy, look whether another place has a newer one"
+	case !asked && len(errs) > 0:
+		return fmt.Sprintf("the key servers could not be asked whether this is the newest state: %v", errs[0])
+	}
+	return ""
+}
+
+// compareHeads returns ErrOlder or ErrForked if what the key servers know says so.
+func (o *Opened) compareHeads() error {
+	for _, h := range o.heard {
+		if err := o.atLeast(h); err != nil {
 			return err
 		}
-	}
-	if unproven {
-		o.warnings = append(o.warnings, "the key servers were put back from a copy of their own, and may not know the newest state")
-	}
-	if !asked && slices.Contains(errs, errPINGone) {
-		o.warnings = append(o.warnings, "this state lists a PIN that was changed or removed since, or never confirmed: this may be an old copy, look whether another place has a newer one")
-	} else if !asked && len(errs) > 0 {
-		o.warnings = append(o.warnings, fmt.Sprintf("the key servers could not be asked whether this is the newest state: %v", errs[0]))
 	}
 	return nil
 }
@@ -333,6 +341,11 @@ func (o *Opened) atLeast(h protocol.Head) error {
 	n := o.newest
 	if h == (protocol.Head{}) || h.Epoch < n.Epoch {
 		return nil
+	}
+	if h.Generation > seal.MaxGeneration {
+		// What stood there before is lost, so there may be a newer one.
+		return fmt.Errorf("%w, perhaps: the key servers know generation %d of epoch %d, which no state has: somebody has the key of the device, and they cannot say any more what is the newest",
+			ErrOlder, h.Generation, h.Epoch)
 	}
 	if h.Epoch > n.Epoch || h.Generation > n.Generation {
 		return fmt.Errorf("%w: the key servers know generation %d of epoch %d, and the newest here is generation %d of epoch %d",

@@ -3,6 +3,7 @@ package satchel_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	satchel "github.com/satchel-backup/satchel"
@@ -30,14 +31,14 @@ func pinned(t *testing.T) (*guardtest.Servers, *mem.Store, satchel.Config, *satc
 
 // away makes some key servers not answer.
 func away(servers *guardtest.Servers, names ...string) {
-	servers.Before = func(server string, _ protocol.Request) error {
+	servers.Before(func(server string, _ protocol.Request) error {
 		for _, name := range names {
 			if server == name {
 				return guardtest.ErrNetwork
 			}
 		}
 		return nil
-	}
+	})
 }
 
 // The key servers learn of every state that is protected; where they are away nothing
@@ -126,6 +127,61 @@ func TestOlderThanAnchored(t *testing.T) {
 	third.Places[0].Store = newest
 	o, _, err = openPIN(t, third, "3717", "")
 	if err != nil {
+		t.Fatal(err)
+	}
+	isErr(t, o.Preview().Problem, satchel.ErrOlder, satchel.CodeOlder)
+}
+
+// A device that goes on writing while another one looks is no sign of an old copy: the
+// places were listed a moment before the key servers were asked.
+func TestNotOlderBesideWriter(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	servers := guardtest.New(t, 3)
+	st := &mem.Store{}
+	cfg := config(t, st)
+	cfg.Guardians = servers.Client()
+	b, _, way := create(t, cfg, item("labels", "1"))
+	if _, err := unlock(t, b, way).SetPIN(ctx, satchel.PINPlan{PIN: pin("3717"), Servers: servers.Names, Threshold: 2}); err != nil {
+		t.Fatal(err)
+	}
+	old := st.Clone()
+	other := newDevice(t, cfg)
+	found, err := satchel.Find(ctx, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wrote atomic.Bool
+	servers.Before(func(string, protocol.Request) error {
+		if !wrote.Swap(true) { // Its own head goes to the key servers too.
+			_, err := b.Save(ctx, item("labels", "2"))
+			return err
+		}
+		return nil
+	})
+	o, err := found[0].Open(ctx, way)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, s := o.Preview(), b.Status()
+	if !wrote.Load() || p.Problem != nil || len(p.Warnings) > 0 || p.Generation != s.Generation {
+		t.Errorf("generation %d, want %d: %v, %v", p.Generation, s.Generation, p.Problem, p.Warnings)
+	}
+	got, _, err := o.Restore(ctx, other, satchel.RestoreOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Close()
+	if v, err := got.Get("labels"); err != nil || string(v.Open()) != "2" {
+		t.Errorf("got %q, %v", v.Open(), err)
+	}
+	// Where the second look shows no more than the first, it is older.
+	other = newDevice(t, cfg)
+	other.Places[0].Store = old
+	if found, err = satchel.Find(ctx, other); err != nil {
+		t.Fatal(err)
+	}
+	if o, err = found[0].Open(ctx, way); err != nil {
 		t.Fatal(err)
 	}
 	isErr(t, o.Preview().Problem, satchel.ErrOlder, satchel.CodeOlder)

@@ -58,7 +58,7 @@ func TestAttackRekeyDeletesOtherDevice(t *testing.T) {
 	ow := unlock(t, b, way)
 	old := b.Status().Folder
 	done := false
-	f.Choose = func(op storetest.Op, n string) storetest.Fault {
+	f.Choose(func(op storetest.Op, n string) storetest.Fault {
 		if op == storetest.Put && !strings.HasPrefix(n, old) && !done {
 			done = true
 			c2 := newDevice(t, cfg)
@@ -67,14 +67,14 @@ func TestAttackRekeyDeletesOtherDevice(t *testing.T) {
 			save(t, d, item("lightning/scb", "precious"))
 		}
 		return storetest.None
-	}
+	})
 	code, _ := slot.NewRecoveryCode()
 	nb, r, err := ow.Rekey(ctx, filepath.Join(filepath.Dir(cfg.Dir), "rekeyed"), satchel.RekeyPlan{Slots: []slot.Secret{code}})
 	if nb != nil {
 		defer nb.Close()
 	}
 	t.Log(done, r, err)
-	f.Choose = nil
+	f.Choose(nil)
 	a, _ := independent(way, st)
 	c, _ := independent(code, st)
 	if a["lightning/scb"] != "precious" && c["lightning/scb"] != "precious" {

@@ -42,14 +42,14 @@ func TestAudit2PruneUnlistedBranch(t *testing.T) {
 		t.Fatalf("prune: %v, want ErrForked", err)
 	}
 	n := 0
-	c.Choose = func(op storetest.Op, _ string) storetest.Fault {
+	c.Choose(func(op storetest.Op, _ string) storetest.Fault {
 		if op == storetest.List {
 			if n++; n == 2 {
 				return storetest.Unreachable
 			}
 		}
 		return storetest.None
-	}
+	})
 	p, err := ow.Prune(ctx, satchel.PruneOptions{Keep: 1})
 	t.Logf("%+v, %v", p, err)
 	if !slices.Contains(snapshots(t, cin), branch) {

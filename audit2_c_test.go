@@ -26,7 +26,7 @@ func TestAudit2CheckOverridesLoss(t *testing.T) {
 	}
 	folder := b.Status().Folder + "/"
 	struck := false
-	st.Choose = func(op storetest.Op, name string) storetest.Fault {
+	st.Choose(func(op storetest.Op, name string) storetest.Fault {
 		if op == storetest.Put && name == folder+first {
 			return storetest.Full
 		}
@@ -39,7 +39,7 @@ func TestAudit2CheckOverridesLoss(t *testing.T) {
 			}
 		}
 		return storetest.None
-	}
+	})
 	r, err := b.Check(ctx)
 	_, read := independent(way, inner)
 	if s := b.Status(); read != nil && (err == nil || s.Protected) {

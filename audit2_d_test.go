@@ -17,12 +17,12 @@ func TestAudit2HeldAndEmptied(t *testing.T) {
 	inner := &mem.Store{}
 	st := &storetest.Faulty{Inner: inner}
 	cfg := config(t, st)
-	st.Choose = func(op storetest.Op, name string) storetest.Fault {
+	st.Choose(func(op storetest.Op, name string) storetest.Fault {
 		if op == storetest.Put && strings.Contains(name, "/snapshots/") {
 			return storetest.Unreachable
 		}
 		return storetest.None
-	}
+	})
 	k := newKeys(t)
 	way, _ := slot.NewRecoveryCode()
 	b, err := satchel.Create(ctx, cfg, satchel.Plan{Label: "Samantha", Keys: k, Slots: []slot.Secret{way}})
@@ -33,7 +33,7 @@ func TestAudit2HeldAndEmptied(t *testing.T) {
 	for name := range objects(t, inner, "") { // R8: the folder is emptied
 		replace(t, inner, name, nil)
 	}
-	st.Choose = nil
+	st.Choose(nil)
 	r, err := b.Sync(ctx)
 	_, read := independent(way, inner)
 	if read != nil && (err == nil || r.Protected) {

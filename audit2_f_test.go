@@ -23,7 +23,7 @@ func TestAudit2PutAwayInUse(t *testing.T) {
 	b, _, way := create(t, cfg, item("labels", "1"), item("file/a", strings.Repeat("a", 5000)))
 	oldFolder := b.Status().Folder
 	lists, armed := 0, false
-	st.Choose = func(op storetest.Op, name string) storetest.Fault {
+	st.Choose(func(op storetest.Op, name string) storetest.Fault {
 		if op == storetest.Put && !strings.HasPrefix(name, oldFolder) {
 			armed, lists = true, 0
 		}
@@ -33,7 +33,7 @@ func TestAudit2PutAwayInUse(t *testing.T) {
 			}
 		}
 		return storetest.None
-	}
+	})
 	code, _ := slot.NewRecoveryCode()
 	dir := filepath.Join(filepath.Dir(cfg.Dir), "rekeyed")
 	nb, _, err := unlock(t, b, way).Rekey(ctx, dir, satchel.RekeyPlan{Slots: []slot.Secret{code}})
@@ -42,7 +42,7 @@ func TestAudit2PutAwayInUse(t *testing.T) {
 	}
 	folder := nb.Status().Folder
 	nb.Close()
-	st.Choose = nil
+	st.Choose(nil)
 	// Another device, with the new code.
 	cfg2 := newDevice(t, cfg)
 	found, _ := satchel.Find(ctx, cfg2)

@@ -13,6 +13,7 @@ import (
 
 // A folder with very many small files comes in batches of 64 MB, as source/file makes them.
 func TestAudit2ManySmall(t *testing.T) {
+	largely(t)
 	st := &mem.Store{}
 	cfg := config(t, st)
 	b, _, way := create(t, cfg)

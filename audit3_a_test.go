@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	satchel "github.com/satchel-backup/satchel"
@@ -32,13 +33,13 @@ func TestAudit3TornEnd(t *testing.T) {
 			st := &storetest.Faulty{Inner: inner}
 			b, _, way := create(t, config(t, st), item("labels", "1"))
 			once := false
-			st.Choose = func(op storetest.Op, name string) storetest.Fault {
+			st.Choose(func(op storetest.Op, name string) storetest.Fault {
 				if op == storetest.Put && strings.Contains(name, "/snapshots/999999-") && !once {
 					once = true
 					return fault
 				}
 				return storetest.None
-			}
+			})
 			nb, dir, _, err := rekeyOf(t, b, way)
 			if nb == nil || !once {
 				t.Fatalf("%v, %v", nb, err)
@@ -106,10 +107,12 @@ func TestAudit3EndInFullPlace(t *testing.T) {
 	st := &storetest.Faulty{Inner: inner}
 	b, _, way := create(t, config(t, st), item("file/big", strings.Repeat("x", 1<<20)))
 	folder := b.Status().Folder
-	armed := false
-	st.Choose = func(op storetest.Op, name string) storetest.Fault {
-		armed = armed || op == storetest.Delete // From the first deletion on.
-		if op == storetest.Put && armed {
+	var armed atomic.Bool
+	st.Choose(func(op storetest.Op, name string) storetest.Fault {
+		if op == storetest.Delete {
+			armed.Store(true) // From the first deletion on.
+		}
+		if op == storetest.Put && armed.Load() {
 			list, _ := inner.List(ctx, folder+"/items/") // What would make room is there still.
 			for _, o := range list {
 				if o.Size > 1<<20 {
@@ -118,7 +121,7 @@ func TestAudit3EndInFullPlace(t *testing.T) {
 			}
 		}
 		return storetest.None
-	}
+	})
 	nb, dir, _, err := rekeyOf(t, b, way)
 	for range 3 {
 		if nb != nil {

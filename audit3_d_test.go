@@ -26,12 +26,12 @@ func TestAudit3CheckForgetsProgress(t *testing.T) {
 	}
 	var puts atomic.Int64
 	limit := int64(8)
-	st.Choose = func(op storetest.Op, name string) storetest.Fault {
+	st.Choose(func(op storetest.Op, name string) storetest.Fault {
 		if op == storetest.Put && strings.HasSuffix(name, ".age") && puts.Add(1) > limit {
 			return storetest.Unreachable
 		}
 		return storetest.None
-	}
+	})
 	for day := range 10 {
 		puts.Store(0)
 		if _, err := b.Sync(ctx); err == nil {

@@ -18,14 +18,14 @@ import (
 
 // unconfirmed makes a key server lose every confirm.
 func unconfirmed(servers *guardtest.Servers, names ...string) {
-	servers.Before = func(server string, r protocol.Request) error {
+	servers.Before(func(server string, r protocol.Request) error {
 		for _, name := range names {
 			if _, ok := r.Payload.(protocol.Confirm); ok && server == name {
 				return guardtest.ErrNetwork
 			}
 		}
 		return nil
-	}
+	})
 }
 
 // pinOnly returns a protected backup that only a PIN opens.
@@ -182,11 +182,11 @@ func TestAudit4DeleteFails(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	_, st, _, cfg, b, ow := pinOnly(t)
-	st.Choose = func(storetest.Op, string) storetest.Fault { return storetest.Unreachable }
+	st.Choose(func(storetest.Op, string) storetest.Fault { return storetest.Unreachable })
 	if _, err := ow.Delete(ctx); err == nil {
 		t.Fatal("deleted from a place that is away")
 	}
-	st.Choose = nil
+	st.Choose(nil)
 	r, err := b.Save(ctx, item("labels", "2"))
 	t.Logf("%+v, %v", r, err)
 	if err == nil && r.Protected && !anyPIN(t, cfg, "3717") {

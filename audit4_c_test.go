@@ -86,7 +86,7 @@ func TestAudit4RekeyFails(t *testing.T) {
 	ctx := context.Background()
 	servers, st, _, cfg, b, ow := pinOnly(t)
 	var cut atomic.Bool
-	st.Choose = func(op storetest.Op, _ string) storetest.Fault {
+	st.Choose(func(op storetest.Op, _ string) storetest.Fault {
 		if op == storetest.Delete {
 			cut.Store(true) // The old one begins to go, and the place with it.
 		}
@@ -94,7 +94,7 @@ func TestAudit4RekeyFails(t *testing.T) {
 			return storetest.Unreachable
 		}
 		return storetest.None
-	}
+	})
 	dir := filepath.Join(filepath.Dir(cfg.Dir), "renewed")
 	nb, _, err := ow.Rekey(ctx, dir, satchel.RekeyPlan{PIN: &satchel.PINPlan{PIN: pin("9062"), Servers: servers.Names, Threshold: 2}})
 	if err == nil {
@@ -104,7 +104,7 @@ func TestAudit4RekeyFails(t *testing.T) {
 		nb.Close()
 	}
 	t.Logf("rekey: %v", err)
-	st.Choose = nil
+	st.Choose(nil)
 	r, err := b.Save(ctx, item("labels", "newest"))
 	if err != nil || !r.Protected {
 		return // It says so.
@@ -164,12 +164,12 @@ func TestAudit4Unproven(t *testing.T) {
 	t.Parallel()
 	servers, _, cfg, b, _ := pinned(t)
 	b.Close()
-	servers.After = func(_ string, r protocol.Request, reply []byte) ([]byte, error) {
+	servers.After(func(_ string, r protocol.Request, reply []byte) ([]byte, error) {
 		if _, ok := r.Payload.(protocol.AskStatus); ok && reply[1] == 0 {
 			reply[len(reply)-1] = 1
 		}
 		return reply, nil
-	}
+	})
 	o, _, err := openPIN(t, newDevice(t, cfg), "3717", "")
 	if err != nil {
 		t.Fatal(err)

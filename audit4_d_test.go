@@ -3,6 +3,7 @@ package satchel_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,11 +68,11 @@ func TestAudit4RetriesWhileAway(t *testing.T) {
 // slow is a key server that takes requests and never answers, as an HTTP client sees it.
 type slow struct {
 	*guardtest.Servers
-	hangs map[string]bool
+	hangs sync.Map // names of servers: requests go on after a call returned
 }
 
 func (h *slow) Send(ctx context.Context, server string, b []byte) ([]byte, error) {
-	if h.hangs[server] {
+	if _, ok := h.hangs.Load(server); ok {
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -89,7 +90,7 @@ func TestAudit4RestoreHangs(t *testing.T) {
 		servers := guardtest.New(t, 3)
 		cfg := config(t, &mem.Store{})
 		client := servers.Client()
-		h := &slow{servers, map[string]bool{}}
+		h := &slow{Servers: servers}
 		client.Transport = h
 		cfg.Guardians = client
 		b, _, way := create(t, cfg, item("labels", "1"))
@@ -97,7 +98,7 @@ func TestAudit4RestoreHangs(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.Close()
-		h.hangs[servers.Names[0]] = true
+		h.hangs.Store(servers.Names[0], true)
 		other := newDevice(t, cfg)
 		began := time.Now()
 		lap := func(what string) {
@@ -137,7 +138,7 @@ func TestAudit4EndingHangs(t *testing.T) {
 		servers := guardtest.New(t, 3)
 		cfg := config(t, &mem.Store{})
 		client := servers.Client()
-		h := &slow{servers, map[string]bool{}}
+		h := &slow{Servers: servers}
 		client.Transport = h
 		cfg.Guardians = client
 		b, _, way := create(t, cfg, item("labels", "1"))
@@ -146,7 +147,7 @@ func TestAudit4EndingHangs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h.hangs[servers.Names[0]] = true
+		h.hangs.Store(servers.Names[0], true)
 		if err := ow.RemoveSlot(ctx, info.ID); err != nil {
 			t.Fatal(err)
 		}

@@ -27,7 +27,7 @@ func TestAudit4HalfLies(t *testing.T) {
 		if _, err := unlock(t, b, way).SetPIN(ctx, satchel.PINPlan{PIN: pin("3717"), Servers: servers.Names, Threshold: n/2 + 1}); err != nil {
 			t.Fatal(err)
 		}
-		servers.After = func(server string, r protocol.Request, reply []byte) ([]byte, error) {
+		servers.After(func(server string, r protocol.Request, reply []byte) ([]byte, error) {
 			if _, ok := r.Payload.(protocol.PutHead); !ok {
 				return reply, nil
 			}
@@ -37,7 +37,7 @@ func TestAudit4HalfLies(t *testing.T) {
 				}
 			}
 			return reply, nil
-		}
+		})
 		r, err := b.Save(ctx, item("labels", "2"))
 		if err != nil || !r.Protected {
 			t.Errorf("%d of %d key servers lie, with a head that nobody signed, and the only writer is stopped: %v", n/2, n, err)

@@ -39,14 +39,14 @@ func TestDeletedIsNotProtected(t *testing.T) {
 		b, _, way := create(t, cfg, item("labels", "l"), item("file/x", strings.Repeat("x", 3000)))
 		o := unlock(t, b, way)
 		n := 0
-		st.Choose = func(op storetest.Op, _ string) storetest.Fault {
+		st.Choose(func(op storetest.Op, _ string) storetest.Fault {
 			if op == storetest.Delete {
 				if n++; n > stop {
 					return storetest.Unreachable
 				}
 			}
 			return ""
-		}
+		})
 		_, err := o.Delete(context.Background())
 		if b.Status().Protected || !b.Status().Deleted {
 			t.Errorf("after %d deletions (%v): %+v", stop, err, b.Status())

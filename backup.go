@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/satchel-backup/satchel/guard"
@@ -43,7 +44,7 @@ type Backup struct {
 	looked map[string]time.Time
 	listed map[string]int
 
-	healed []string // what the operation under way healed; see Result
+	healed []string // what the operation under way healed; see Result; guarded by mu
 
 	asked    bool      // the operation under way is asked to tell the key servers all
 	pinNext  time.Time // when the key servers are told what they could not be told
@@ -58,11 +59,11 @@ type Backup struct {
 // ErrClosed says that a Backup is used after Close.
 var ErrClosed = fmt.Errorf("this backup was closed: %w", os.ErrClosed)
 
-// begin waits until no other operation is under way. The caller ends with b.end
-// unless it returns an error.
-func (b *Backup) begin() error {
+// begin waits until no other operation is under way, here or in another process. The
+// caller ends with b.end unless it returns an error.
+func (b *Backup) begin(ctx context.Context) error {
 	b.op.Lock()
-	err := b.ready()
+	err := b.ready(ctx)
 	if err != nil {
 		b.end()
 	}
@@ -76,11 +77,11 @@ var errInterrupted = errors.New("interrupted")
 // may have the backup: a place that hangs then keeps nobody from saving. Afterwards the
 // backup may be in another state. The caller holds op again, also with an error:
 // errInterrupted if the operation cannot go on, or that of do.
-func (b *Backup) apart(p store.Place, do func() error) error {
+func (b *Backup) apart(ctx context.Context, p store.Place, do func() error) error {
 	b.end()
 	err := do()
 	b.op.Lock()
-	lost := b.ready()
+	lost := b.ready(context.WithoutCancel(ctx)) // What was done is to be noted.
 	if lost == nil && b.dev.deleted {
 		lost = ErrDeleted
 	}
@@ -103,11 +104,11 @@ func (b *Backup) end() {
 	b.op.Unlock()
 }
 
-func (b *Backup) ready() error {
+func (b *Backup) ready(ctx context.Context) error {
 	if b.closed {
 		return ErrClosed
 	}
-	if err := b.dev.hold(); err != nil {
+	if err := b.dev.hold(ctx, func() { b.cfg.progress(Waiting, "", 0, 0) }); err != nil {
 		return err
 	}
 	if b.dev.stale {
@@ -149,7 +150,7 @@ func Open(cfg Config) (*Backup, error) {
 // that Status tells it. It asks no place. Errors: ErrReplaced, ErrNoDevice, ErrBusy,
 // seal.ErrDamaged.
 func (b *Backup) Refresh() error {
-	err := b.begin()
+	err := b.begin(context.Background())
 	if err == nil {
 		b.end()
 	}
@@ -181,6 +182,9 @@ func (cfg *Config) fill(device bool) error {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.progressing == nil {
+		cfg.progressing = new(sync.Mutex)
+	}
 	now := cfg.Now
 	if now == nil {
 		now = time.Now
@@ -197,8 +201,53 @@ func (cfg *Config) fill(device bool) error {
 
 func (cfg *Config) progress(stage Stage, place string, done, total int) {
 	if cfg.Progress != nil {
+		cfg.progressing.Lock()
+		defer cfg.progressing.Unlock()
 		cfg.Progress(Progress{Stage: stage, Place: place, Done: done, Total: total})
 	}
+}
+
+const (
+	largeObject = 1 << 20   // from which on the way of an object's bytes is shown
+	largeStep   = 256 << 10 // how often
+)
+
+// moving returns a context in which the bytes of an object on their way are progress: p
+// with more and more Bytes. If size is not 0 it is known, and small objects show nothing.
+func (cfg *Config) moving(ctx context.Context, p Progress, size int64) context.Context {
+	if cfg.Progress == nil || size > 0 && size < largeObject {
+		return ctx
+	}
+	var moved atomic.Int64
+	return store.WithMoved(ctx, func(n int) {
+		now := moved.Add(int64(n))
+		if now < largeStep || now/largeStep == (now-int64(n))/largeStep {
+			return
+		}
+		p := p // Others may be on their way too.
+		if p.Bytes, p.Size = now, size; size > 0 {
+			p.Bytes = min(now, size)
+		}
+		cfg.progressing.Lock()
+		defer cfg.progressing.Unlock()
+		cfg.Progress(p)
+	})
+}
+
+// atPlaces does something for each of n places, at all of them at once: one that is slow
+// or hangs keeps no other waiting. It returns when all are done.
+func (cfg *Config) atPlaces(n int, do func(i int)) {
+	if cfg.inTurn || n == 1 {
+		for i := range n {
+			do(i)
+		}
+		return
+	}
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { do(i) })
+	}
+	wg.Wait()
 }
 
 // Close releases the directory, after the operation that is under way. Nothing is
@@ -297,12 +346,12 @@ func (b *Backup) Status() Status {
 	d := b.dev
 	created, _ := time.Parse(dayLayout, d.info.Created)
 	s := Status{
-		ID: d.info.ID, Label: d.info.Label, Folder: d.info.Folder, Network: d.info.Network,
+		ID: d.info.ID, Label: d.info.Label, Folder: d.info.Folder, Network: d.info.Network, Kind: kindOf(d.info.Kind),
 		Fingerprint: d.info.Fingerprint, Created: created, Device: d.key.Device().String(),
 		Epoch: d.head().Epoch, Generation: d.head().Generation, Saved: d.headTime,
 		Items: countItems(d.items), Slots: slotInfos(d.slots),
-		Missing: lostItems(d.items), Deleted: d.deleted, Protected: b.protected(), Verified: d.verified, Copies: b.cfg.Copies, Places: b.placeStatus(),
-		KeysDropped: d.keysDropped(), WordsWritten: d.kept.Written, Limit: d.limit(), Rekeying: d.rekey.Dir, PINPending: d.pin.Plan != nil, PINEnding: ending(d.pin.Ending), PINLost: slices.Clone(d.pin.Lost), PINUndone: d.pin.Undone,
+		Missing: lostItems(d.items), Deleted: d.deleted, Protected: b.protected(), Verified: d.verified, Unprotected: b.unprotected(), Copies: b.cfg.Copies, Places: b.placeStatus(),
+		KeysDropped: d.keysDropped(), WordsWritten: d.kept.Written, Drilled: d.drilled(), Limit: d.limit(), Rekeying: d.rekey.Dir, PINPending: d.pin.Plan != nil, PINEnding: ending(d.pin.Ending), PINLost: slices.Clone(d.pin.Lost), PINUndone: d.pin.Undone,
 		Anchored: d.anchor.kept == d.head() && d.anchor.err == nil && !d.head().IsZero(), AnchorErr: d.anchor.err, PINDead: d.anchor.dead && d.pinOnly(),
 	}
 	s.Next = nextStep(&s)
@@ -349,6 +398,30 @@ func (b *Backup) protected() bool {
 	d := b.dev
 	pending := d.pin.Plan != nil && len(d.slots) == 1 && d.slots[0].Path() == d.pin.Slot
 	return b.held() && !pending && !d.anchor.fenced && !(d.anchor.dead && d.pinOnly())
+}
+
+// unprotected returns since when something is not protected, zero if all is.
+func (b *Backup) unprotected() time.Time {
+	d := b.dev
+	switch {
+	case b.protected():
+		return time.Time{}
+	case !d.exposed.IsZero():
+		return d.exposed
+	case d.verified.After(d.headTime):
+		return d.verified
+	}
+	return d.headTime
+}
+
+// settleExposed forgets since when something was not protected, once all is. The record of
+// the places has it.
+func (b *Backup) settleExposed() {
+	b.change(func() {
+		if b.protected() {
+			b.dev.exposed = time.Time{}
+		}
+	})
 }
 
 // held reports whether enough places hold the newest snapshot.
@@ -406,7 +479,7 @@ func (b *Backup) result(changed int) Result {
 // they are safe on this device and go up with the next Save or Sync. After any
 // other error nothing was changed.
 func (b *Backup) Save(ctx context.Context, changes ...Change) (Result, error) {
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return Result{}, err
 	}
 	defer b.end()
@@ -692,8 +765,11 @@ func (b *Backup) commitSnapshot(snap *seal.Snapshot, entries []*entry, objects [
 		return err
 	}
 	c := commitRecord{
-		Time: snap.Time, Whole: snap.Kind == seal.Checkpoint,
+		Time: snap.Time, Whole: snap.Kind == seal.Checkpoint, Exposed: snap.Time,
 		Steps: []stepRecord{{name.String(), int64(len(data)), append(slices.Clone(objects), name.Path())}},
+	}
+	if since := b.unprotected(); !since.IsZero() {
+		c.Exposed = since // This change waits together with what came before.
 	}
 	if snap.HasSlots {
 		c.Slots = new(slotPaths(snap.Slots))
@@ -711,6 +787,7 @@ func (b *Backup) commitSnapshot(snap *seal.Snapshot, entries []*entry, objects [
 // look is what a glance at the places showed before a write.
 type look struct {
 	place store.Place
+	whole bool  // all of it was listed, and not its snapshots only
 	err   error // why nothing is known of the place; nothing is written there
 }
 
@@ -736,14 +813,20 @@ func (b *Backup) lookAtPlaces(ctx context.Context) ([]look, error) {
 		return nil, ErrDeleted
 	}
 	looks := make([]look, len(b.cfg.Places))
-	var other error
+	lists := make([][]store.Object, len(looks))
 	for i, p := range b.cfg.Places {
-		looks[i].place = p
-		prefix, whole := d.info.Folder+"/snapshots/", b.lookWhole(p)
-		if whole {
+		looks[i] = look{place: p, whole: b.lookWhole(p)}
+	}
+	b.cfg.atPlaces(len(looks), func(i int) {
+		prefix := d.info.Folder + "/snapshots/"
+		if looks[i].whole {
 			prefix = d.info.Folder + "/"
 		}
-		list, err := p.Store.List(ctx, prefix)
+		lists[i], looks[i].err = looks[i].place.Store.List(ctx, prefix)
+	})
+	var other error
+	for i, p := range b.cfg.Places {
+		list, err := lists[i], looks[i].err
 		if st := d.places[p.Address]; st != nil && st.health == HealthOtherDevice {
 			if err != nil { // What was seen there still stops this device.
 				other = cmp.Or(other, fmt.Errorf("%w: as was seen in %s, which cannot be listed now: %v", ErrOtherDevice, p.Address, err))
@@ -752,7 +835,6 @@ func (b *Backup) lookAtPlaces(ctx context.Context) ([]look, error) {
 			}
 		}
 		if err != nil {
-			looks[i].err = err
 			continue
 		}
 		var verified seal.SnapshotName
@@ -783,7 +865,7 @@ func (b *Backup) lookAtPlaces(ctx context.Context) ([]look, error) {
 		if other == nil {
 			looks[i].err = b.lookForLoss(ctx, p, listed)
 		}
-		if other == nil && whole && looks[i].err == nil {
+		if other == nil && looks[i].whole && looks[i].err == nil {
 			if looks[i].err = b.lookForHoles(ctx, p, list); looks[i].err == nil {
 				b.looked[p.Address], b.listed[p.Address] = time.Now(), len(list)
 				b.forgetHeld(p, list)
@@ -800,7 +882,7 @@ const (
 	// wholeLook is how often a place is listed whole, and not its snapshots only.
 	wholeLook = time.Hour
 	// smallLook is how many objects a place may have to be listed whole every time: so
-	// many come in one page, which costs no more.
+	// many come in one page, which costs no more, where no folder is asked for by itself.
 	smallLook = 1000
 )
 
@@ -811,7 +893,7 @@ func (b *Backup) lookWhole(p store.Place) bool {
 		b.looked, b.listed = map[string]time.Time{}, map[string]int{}
 	}
 	last, ok := b.looked[p.Address]
-	return !ok || time.Since(last) > wholeLook || b.listed[p.Address] <= smallLook
+	return !ok || time.Since(last) > wholeLook || !p.Walks && b.listed[p.Address] <= smallLook
 }
 
 // forgetHeld makes what was read back in a place, on the way to a newer state, and is not
@@ -1012,14 +1094,16 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 	}
 	var errs []error
 	verified := false
-	for _, l := range looks {
-		err := l.err
-		if err == nil {
-			var any bool
-			any, err = b.push(ctx, l.place)
-			verified = verified || any
+	pushed := make([]bool, len(looks))
+	failed := make([]error, len(looks))
+	b.cfg.atPlaces(len(looks), func(i int) {
+		if failed[i] = looks[i].err; failed[i] == nil {
+			pushed[i], failed[i] = b.push(ctx, looks[i].place)
 		}
-		if err != nil {
+	})
+	for i, l := range looks {
+		verified = verified || pushed[i]
+		if err := failed[i]; err != nil {
 			b.setPlace(l.place.Address, healthOf(err), err)
 			errs = append(errs, fmt.Errorf("%s: %w", l.place.Address, err))
 			b.cfg.Logger.Warn("place is behind", "store", l.place.Address, "generation", d.head().Generation, "err", err)
@@ -1035,6 +1119,7 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 			return errors.Join(err, d.savePlaces())
 		}
 	}
+	b.settleExposed()
 	if err := d.savePlaces(); err != nil {
 		return fmt.Errorf("%w: recording it on this device: %w", ErrNotProtected, err)
 	}
@@ -1083,9 +1168,14 @@ func (b *Backup) tidy() {
 // and compared for it.
 func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err error) {
 	d := b.dev
-	b.mu.Lock()
-	st := b.place(p.Address)
-	b.mu.Unlock()
+	var st *placeState
+	var steps []step
+	b.change(func() { // What it looks up is remembered, and other places look too.
+		st = b.place(p.Address)
+		if st.verified != d.head() {
+			steps = d.missingFrom(st.verified)
+		}
+	})
 	if st.verified == d.head() {
 		b.setPlace(p.Address, HealthProtected, nil)
 		return false, nil
@@ -1095,7 +1185,6 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 			return false, err
 		}
 	}
-	steps := d.missingFrom(st.verified)
 	total, done, lost := 0, 0, 0
 	for _, s := range steps {
 		total += len(s.objects)
@@ -1106,7 +1195,7 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 				continue // It was removed since.
 			}
 			if !st.held[path] {
-				err := b.pushObject(ctx, p, path)
+				err := b.pushObject(ctx, p, path, Progress{Stage: Uploading, Place: p.Address, Done: done, Total: total})
 				if _, local := errors.AsType[*localError](err); local && isSlot(path) && lost+1 < len(d.slots) {
 					// A way in that nobody has any more; another one is left.
 					lost++
@@ -1132,8 +1221,10 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 		verified = true
 	}
 	if st.lost && verified {
-		b.change(func() { st.lost = false })
-		b.healed = append(b.healed, p.Address)
+		b.change(func() {
+			st.lost = false
+			b.healed = append(b.healed, p.Address)
+		})
 		b.cfg.Logger.Info("put back what a place had lost", "store", p.Address)
 	}
 	return verified, nil
@@ -1186,13 +1277,14 @@ func (e *localError) Error() string {
 }
 func (e *localError) Unwrap() error { return e.err }
 
-// pushObject puts one object, fetches it again by name and compares.
-func (b *Backup) pushObject(ctx context.Context, p store.Place, path string) error {
+// pushObject puts one object, fetches it again by name and compares; at is how far the
+// upload is.
+func (b *Backup) pushObject(ctx context.Context, p store.Place, path string, at Progress) error {
 	data, err := b.sealed(ctx, path)
 	if err != nil {
 		return err
 	}
-	return b.pushData(ctx, p, path, data)
+	return b.pushData(b.cfg.moving(ctx, at, int64(len(data))), p, path, data)
 }
 
 func (b *Backup) pushData(ctx context.Context, p store.Place, path string, data []byte) error {

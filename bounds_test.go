@@ -185,9 +185,7 @@ func TestCheckpoint(t *testing.T) {
 // The longest chain there is: 512 deltas, since they weigh less than a checkpoint.
 func TestLongestChain(t *testing.T) {
 	t.Parallel()
-	if testing.Short() || raced {
-		t.Skip("takes seconds")
-	}
+	largely(t)
 	st := &mem.Store{}
 	cfg := config(t, st)
 	var items []satchel.Change
@@ -234,7 +232,7 @@ func TestLogStaysSmall(t *testing.T) {
 	st.Set(storetest.Any, storetest.Unreachable)
 	flaky := strings.Repeat("a long text of an error ", 4000)
 	for i := range 60 {
-		st.Choose = func(storetest.Op, string) storetest.Fault { return storetest.None }
+		st.Choose(func(storetest.Op, string) storetest.Fault { return storetest.None })
 		st.Set(storetest.Any, storetest.Fault(""))
 		b.SetHealth("mem:0", fmt.Errorf("%s %d", flaky, i))
 		b.Save(ctx, item("labels", fmt.Sprint(i)))
@@ -340,8 +338,8 @@ func TestFlood(t *testing.T) {
 		{"more torn ones than are tried, beside a good place", 1500, false, true, satchel.CodeDamaged},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.n > 10_000 && (testing.Short() || raced) {
-				t.Skip("takes seconds")
+			if c.n > 10_000 {
+				largely(t)
 			}
 			good := &mem.Store{}
 			cfg := config(t, good)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/slot"
@@ -55,7 +56,7 @@ func (r *Report) err() error {
 // everything that it lacks with the next Save or Sync.
 func (b *Backup) Check(ctx context.Context) (Report, error) {
 	var r Report
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return r, err
 	}
 	defer b.end()
@@ -120,6 +121,7 @@ func (b *Backup) Check(ctx context.Context) (Report, error) {
 	if whole >= b.cfg.Copies && b.protected() {
 		b.change(func() { d.verified = b.cfg.Now() })
 	}
+	b.settleExposed()
 	err := errors.Join(r.err(), d.savePlaces())
 	b.tidy()
 	r.Places = b.placeStatus()
@@ -177,7 +179,7 @@ func (b *Backup) verified(p store.Place) seal.SnapshotName {
 // that is only late.
 func (b *Backup) toCheck(p store.Place, seen map[string]bool) (left []string, late map[string]bool) {
 	left = slices.DeleteFunc(b.dev.liveObjects(0), func(path string) bool { return seen[path] })
-	if st := b.dev.places[p.Address]; st != nil && !st.at.IsZero() && (st.lost || st.health.lost()) {
+	if st := b.dev.places[p.Address]; st != nil && !st.at.IsZero() && (st.lost || st.health.lost() && st.verified.IsZero()) {
 		return left, nil // It held them.
 	}
 	return left, b.dev.late(b.verified(p))
@@ -225,7 +227,7 @@ func (b *Backup) checkObject(ctx context.Context, p store.Place, path string, la
 	}
 	var got []byte
 	name := b.dev.info.Folder + "/" + path
-	err = b.apart(p, func() (err error) {
+	err = b.apart(ctx, p, func() (err error) {
 		got, err = p.Store.Get(ctx, name, hashOf(path), int64(len(want)))
 		return err
 	})
@@ -249,10 +251,11 @@ func (b *Backup) checkObject(ctx context.Context, p store.Place, path string, la
 }
 
 // Drill restores the backup from each place into memory with the secret of a
-// slot, compares every item, the fingerprint and the first addresses with this
-// device's, and writes nothing.
+// slot, and compares every item, the fingerprint and the first addresses with this
+// device's. It writes nothing, but on this device when it passed: in as many places as
+// must hold a change. Status tells that.
 func (b *Backup) Drill(ctx context.Context, s slot.Secret) (Report, error) {
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return Report{}, err
 	}
 	defer b.end()
@@ -261,16 +264,47 @@ func (b *Backup) Drill(ctx context.Context, s slot.Secret) (Report, error) {
 
 func (b *Backup) drill(ctx context.Context, open func(f *Found) (*Opened, error)) (Report, error) {
 	var r Report
+	var used seal.SlotName
+	whole := 0
 	for _, p := range b.cfg.Places {
-		if err := b.drillPlace(ctx, p, open, &r); err != nil {
+		found := len(r.Findings)
+		err := b.drillPlace(ctx, p, func(f *Found) (*Opened, error) {
+			o, err := open(f)
+			if err == nil {
+				used = o.used
+			}
+			return o, err
+		}, &r)
+		if err != nil {
 			r.add(p.Address, "", err)
 		}
 		if ctx.Err() != nil {
 			return r, ctx.Err()
 		}
+		if len(r.Findings) == found {
+			whole++
+		}
 	}
 	r.Places = b.placeStatus()
-	return r, r.err()
+	if whole < b.cfg.Copies {
+		return r, r.err()
+	}
+	return r, errors.Join(r.err(), b.setDrilled(used))
+}
+
+// setDrilled records that a restore passed with a slot.
+func (b *Backup) setDrilled(used seal.SlotName) error {
+	kept := b.dev.kept
+	kept.Drilled = &drillRecord{At: b.cfg.Now(), Slot: used.Path()}
+	return b.setKept(kept)
+}
+
+// drilled returns when a restore last passed with a way in that is still one.
+func (d *device) drilled() time.Time {
+	if r := d.kept.Drilled; r != nil && slices.ContainsFunc(d.slots, func(n seal.SlotName) bool { return n.Path() == r.Slot }) {
+		return r.At
+	}
+	return time.Time{}
 }
 
 func (b *Backup) drillPlace(ctx context.Context, p store.Place, open func(f *Found) (*Opened, error), r *Report) error {
@@ -292,6 +326,7 @@ func (b *Backup) drillPlace(ctx context.Context, p store.Place, open func(f *Fou
 		return fmt.Errorf("%w: generation %d in epoch %d there", ErrOtherDevice, pre.Generation, pre.Epoch)
 	}
 	names := o.inOrder()
+	defer o.readAhead(ctx, names)()
 	var last carrier
 	for i, name := range names {
 		b.cfg.progress(Comparing, p.Address, i, len(names))

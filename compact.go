@@ -24,7 +24,7 @@ type Compacted struct {
 // values are on this device. Errors as for Save.
 func (b *Backup) Compact(ctx context.Context) (Compacted, error) {
 	var c Compacted
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return c, err
 	}
 	defer b.end()
@@ -193,6 +193,9 @@ type carrier struct {
 	pack     seal.ObjectName
 	plain    []byte // of the pack
 	err      error
+	// once says that a value is used up before the next one is asked for: the room of a
+	// pack is taken for the next.
+	once bool
 }
 
 // restoreValue fetches one value and everything that the new device keeps of it.
@@ -201,7 +204,7 @@ func (o *Opened) restoreValue(ctx context.Context, e *entry, last *carrier) ([]b
 	switch {
 	case !l.In.IsZero():
 		if last.snapshot != l.In {
-			*last = carrier{snapshot: l.In}
+			*last = carrier{snapshot: l.In, once: last.once}
 			s, err := o.snapshot(ctx, l.In)
 			if last.err = err; err == nil {
 				last.items = s.Items
@@ -209,11 +212,15 @@ func (o *Opened) restoreValue(ctx context.Context, e *entry, last *carrier) ([]b
 		}
 	case l.Pack.Hash != "":
 		if last.pack != l.Pack {
-			*last = carrier{pack: l.Pack}
-			last.plain, last.err = o.pack(ctx, l)
+			room := last.plain
+			if !last.once {
+				room = nil
+			}
+			*last = carrier{pack: l.Pack, once: last.once}
+			last.plain, last.err = o.pack(ctx, l, room)
 		}
 	default:
-		return o.value(ctx, l.Name)
+		return o.valueOf(ctx, e)
 	}
 	if last.err != nil {
 		return nil, fmt.Errorf("item %s: %w", l.Name, last.err)
@@ -228,14 +235,15 @@ func (o *Opened) restoreValue(ctx context.Context, e *entry, last *carrier) ([]b
 	return carriedValue(l, last.items)
 }
 
-// pack fetches and opens the pack that a line refers to.
-func (o *Opened) pack(ctx context.Context, l *seal.Item) ([]byte, error) {
+// pack fetches and opens the pack that a line refers to, in the room of another one if
+// that is enough.
+func (o *Opened) pack(ctx context.Context, l *seal.Item, room []byte) ([]byte, error) {
 	name, _ := o.keys.ItemObject(l)
 	data, err := o.reader.fetch(ctx, name.Path(), seal.MaxObject)
 	if err != nil {
 		return nil, err
 	}
-	return o.keys.OpenPack(name, data)
+	return o.keys.OpenPackInto(room, name, data)
 }
 
 // carriedValue returns the value of a line that refers to a snapshot with these

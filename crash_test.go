@@ -143,14 +143,11 @@ func leftovers(t *testing.T, cfg satchel.Config) bool {
 	return len(list) > 0
 }
 
-// kill runs do again and again, killed one step later each time, until it
+// kill runs do again and again, killed some steps later each time, until it
 // survives. check looks at what is left.
 func kill(t *testing.T, s scene, do func(cfg satchel.Config) error, check func(t *testing.T, s scene, survived bool)) {
-	stride := 1
-	if testing.Short() || raced {
-		stride = 11
-	}
-	for n := 0; ; n += stride {
+	stride, first := sparse(3)
+	for n := first; ; n += stride {
 		c := s.copy(t)
 		l := &life{left: n}
 		err := do(l.live(c.cfg))
@@ -366,10 +363,8 @@ func TestKilledOwner(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := scene{cfg, st}
-			for n := 0; ; n++ {
-				if raced {
-					n += 4
-				}
+			stride, first := sparse(3)
+			for n := first; ; n += stride {
 				c := s.copy(t)
 				l := &life{left: n}
 				err := unlocked(l.live(c.cfg), op)
@@ -430,7 +425,8 @@ func TestDiskErrors(t *testing.T) {
 	b.Close()
 	s := scene{cfg, st}
 	for burst := 1; burst <= 3; burst++ { // errors in a row: what mends the first may fail too
-		for n := 0; ; n++ {
+		stride, first := sparse(4)
+		for n := burst - 1 + first; ; n += burst * stride { // of the longer ones those that do not overlap
 			c := s.copy(t)
 			struck := false
 			left := n
@@ -481,20 +477,13 @@ func TestDiskErrors(t *testing.T) {
 			if !struck {
 				break
 			}
-			if testing.Short() || raced {
-				n += 9
-			} else if burst > 1 {
-				n += 2
-			}
 		}
 	}
 
 	code, _ := slot.NewRecoveryCode()
 	plan := satchel.Plan{Keys: newKeys(t), Slots: []slot.Secret{code}}
-	for n := 0; ; n++ {
-		if raced {
-			n += 5
-		}
+	stride, first := sparse(3)
+	for n := first; ; n += stride {
 		cfg := newDevice(t, config(t, &mem.Store{}))
 		left := n
 		cfg.SetHook(func(durable.Step) error {

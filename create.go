@@ -42,7 +42,7 @@ func Create(ctx context.Context, cfg Config, p Plan) (*Backup, error) {
 	keys := unusedKeys(ctx, cfg, p.Label)
 	info := infoJSON{
 		Version: 1, ID: keys.ID().String(), Label: p.Label, Folder: seal.Folder(p.Label, keys.ID()),
-		Network: p.Keys.Network(), Fingerprint: p.Keys.Fingerprint(), Created: cfg.Now().UTC().Format(dayLayout),
+		Network: p.Keys.Network(), Kind: recordOf(p.Keys.Kind()), Fingerprint: p.Keys.Fingerprint(), Created: cfg.Now().UTC().Format(dayLayout),
 	}
 	device := keys.Device(1, seal.NewDeviceID())
 	info.Device = device.Device().String()

@@ -2,6 +2,8 @@ package satchel
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/rand"
@@ -17,6 +19,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/satchel-backup/satchel/guard"
 	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/protocol"
 	"github.com/satchel-backup/satchel/seal"
@@ -53,6 +56,7 @@ type infoJSON struct {
 	Label       string         `json:"label"`
 	Folder      string         `json:"folder"`
 	Network     wallet.Network `json:"network"`
+	Kind        wallet.Kind    `json:"kind,omitempty"` // of the keys; empty for BIP 39
 	Fingerprint string         `json:"fingerprint"`
 	Created     string         `json:"created"`
 	Places      []string       `json:"places"`
@@ -87,7 +91,21 @@ func ReadDevice(dir string) (DeviceInfo, error) {
 		return DeviceInfo{}, err
 	}
 	created, _ := time.Parse(dayLayout, j.Created)
-	return DeviceInfo{ID: j.ID, Label: j.Label, Folder: j.Folder, Network: j.Network, Fingerprint: j.Fingerprint, Created: created, Places: j.Places, Copies: max(j.Copies, 1)}, nil
+	return DeviceInfo{ID: j.ID, Label: j.Label, Folder: j.Folder, Network: j.Network, Kind: kindOf(j.Kind), Fingerprint: j.Fingerprint, Created: created, Places: j.Places, Copies: max(j.Copies, 1)}, nil
+}
+
+// kindOf is the kind of keys that is recorded, which is nothing for BIP 39: so what
+// earlier versions wrote stays as it is.
+func kindOf(recorded wallet.Kind) wallet.Kind {
+	return cmp.Or(recorded, wallet.KindBIP39)
+}
+
+// recordOf is what is recorded of a kind of keys.
+func recordOf(k wallet.Kind) wallet.Kind {
+	if k == wallet.KindBIP39 {
+		return ""
+	}
+	return k
 }
 
 // localSeal seals what stays on the device: XChaCha20-Poly1305 under a key of
@@ -109,8 +127,13 @@ func newLocalSeal(key secret.Bytes) (localSeal, error) {
 }
 
 // seal returns plain sealed for one purpose; open refuses it for any other.
-func (s localSeal) seal(purpose string, plain []byte) []byte {
-	nonce := make([]byte, s.aead.NonceSize(), s.aead.NonceSize()+len(plain)+s.aead.Overhead())
+func (s localSeal) seal(purpose string, plain []byte) []byte { return s.sealInto(nil, purpose, plain) }
+
+// sealInto is seal that takes the room of dst, whatever stands there, if that is enough.
+func (s localSeal) sealInto(dst []byte, purpose string, plain []byte) []byte {
+	n := s.aead.NonceSize()
+	dst = slices.Grow(dst[:0], n+len(plain)+s.aead.Overhead())
+	nonce := dst[:n]
 	rand.Read(nonce)
 	return s.aead.Seal(nonce, nonce, plain, []byte(purpose))
 }
@@ -190,6 +213,7 @@ func (st *placeState) lose() { st.verified, st.held, st.lost = seal.SnapshotName
 
 // device is a device's directory, open. Backup says who may use it when.
 type device struct {
+	sealed   []byte // room for sealing a value, used by who changes the backup
 	disk     durable.Disk
 	keychain Keychain
 	dir      string
@@ -226,6 +250,7 @@ type device struct {
 	places   map[string]*placeState
 	recorded []byte    // the last places record
 	verified time.Time // when enough places last held the newest generation
+	exposed  time.Time // when the first change was made that enough places do not hold; zero if there is none
 }
 
 // began returns the generation with which this device began its epoch.
@@ -308,10 +333,19 @@ type record struct {
 	Wrote     []byte        `json:"wrote,omitempty"`
 }
 
-// keptRecord is what the device knows of the wallet's words beside the items.
+// keptRecord is what the device knows of the wallet's words and ways in beside the
+// items. An older version of this software ignores what it does not know in it; a record
+// of another kind it would take for damage.
 type keptRecord struct {
-	Keys    []byte    `json:"keys,omitempty"` // the text of wallet.Keys, where the backup does not hold it
-	Written time.Time `json:"written"`        // when words typed back were right
+	Keys    []byte       `json:"keys,omitempty"` // the text of wallet.Keys, where the backup does not hold it
+	Written time.Time    `json:"written"`        // when words typed back were right
+	Drilled *drillRecord `json:"drilled,omitempty"`
+}
+
+// drillRecord says when a restore, or a drill, last passed.
+type drillRecord struct {
+	At   time.Time `json:"at"`
+	Slot string    `json:"slot"` // path of the slot that opened
 }
 
 // rekeyRecord says that a backup with new keys is on its way to take this one's
@@ -324,6 +358,8 @@ type rekeyRecord struct {
 	Dir    string `json:"dir"`           // its directory from then on
 	Head   string `json:"head"`          // the newest snapshot of this backup when it was begun
 	End    string `json:"end,omitempty"` // the snapshot that ends this backup, once it is sealed
+
+	PIN []guard.Step `json:"pin,omitempty"` // what ends the accounts of its PIN, if it is not to be
 }
 
 type retired struct {
@@ -344,12 +380,13 @@ type deviceRecord struct {
 }
 
 type commitRecord struct {
-	Time  time.Time    `json:"time"`
-	Whole bool         `json:"whole,omitempty"` // replaces everything before
-	Steps []stepRecord `json:"steps"`           // to add to the chain
-	Slots *[]string    `json:"slots,omitempty"` // paths
-	Items []itemRecord `json:"items"`
-	More  bool         `json:"more,omitempty"` // the next record goes on with Items, and counts together with this one
+	Time    time.Time    `json:"time"`
+	Exposed time.Time    `json:"exposed,omitzero"` // device.exposed from here on; zero in records of satchels that did not know it
+	Whole   bool         `json:"whole,omitempty"`  // replaces everything before
+	Steps   []stepRecord `json:"steps"`            // to add to the chain
+	Slots   *[]string    `json:"slots,omitempty"`  // paths
+	Items   []itemRecord `json:"items"`
+	More    bool         `json:"more,omitempty"` // the next record goes on with Items, and counts together with this one
 }
 
 type stepRecord struct {
@@ -381,6 +418,7 @@ type itemRecord struct {
 
 type placesRecord struct {
 	Verified time.Time              `json:"verified"`
+	Exposed  time.Time              `json:"exposed,omitzero"` // device.exposed
 	Places   map[string]placeRecord `json:"places"`
 	Anchor   *anchorRecord          `json:"anchor,omitempty"`
 }
@@ -540,7 +578,7 @@ func (d *device) read() error {
 	if err != nil {
 		return err
 	}
-	d.log, d.key, d.chain, d.slots, d.deleted, d.removed, d.retired, d.verified = log, nil, nil, nil, false, nil, nil, time.Time{}
+	d.log, d.key, d.chain, d.slots, d.deleted, d.removed, d.retired, d.verified, d.exposed = log, nil, nil, nil, false, nil, nil, time.Time{}, time.Time{}
 	d.kept, d.rekey, d.pin, d.past, d.wrote = keptRecord{}, rekeyRecord{}, pinRecord{}, nil, nil
 	d.anchor, d.epochs = anchor{next: d.anchor.next, pause: d.anchor.pause}, nil
 	d.items, d.places, d.strangers = map[string]*entry{}, map[string]*placeState{}, map[seal.SnapshotName]bool{}
@@ -577,26 +615,37 @@ func (d *device) read() error {
 	return nil
 }
 
-// lockWait is how long an operation waits for another process, and lockPause how long
-// between two tries.
+// How long an operation waits for another process, in all, between two tries, and before
+// that is told. An agent keeps the wallet for some ten seconds a save while a place does
+// not answer.
 const (
-	lockWait  = 10 * time.Second
+	lockWait  = 30 * time.Second
 	lockPause = 10 * time.Millisecond
+	lockQuiet = time.Second
 )
 
 // hold takes the lock of the directory, if it is not held, and finds out whether
 // another process changed anything since: then the log is stale. If the directory
 // is another wallet's by now, or the places are others, the error is ErrReplaced.
-func (d *device) hold() (err error) {
+// waiting is called if it takes long.
+func (d *device) hold(ctx context.Context, waiting func()) (err error) {
 	if d.lock != nil {
 		return nil
 	}
+	told := false
 	for began := time.Now(); ; time.Sleep(lockPause) {
 		if d.lock, err = d.disk.Lock(filepath.Join(d.dir, lockFile)); !errors.Is(err, durable.ErrLocked) {
 			break
 		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
+		}
 		if time.Since(began) > lockWait {
 			return ErrBusy
+		}
+		if !told && time.Since(began) > lockQuiet {
+			waiting()
+			told = true
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -683,7 +732,7 @@ func (d *device) replay(r *record) (err error) {
 			}
 			d.places[addr] = st
 		}
-		d.verified = r.Places.Verified
+		d.verified, d.exposed = r.Places.Verified, r.Places.Exposed
 		a, err := r.Places.Anchor.anchor()
 		a.next, a.pause = d.anchor.next, d.anchor.pause
 		d.anchor = a
@@ -785,7 +834,7 @@ func (d *device) replayCommit(c *commitRecord) (err error) {
 		d.listed += lineSize(e)
 		d.lost += e.missed()
 	}
-	d.slots, d.headTime, d.chain = slots, c.Time, append(d.chain, steps...)
+	d.slots, d.headTime, d.exposed, d.chain = slots, c.Time, c.Exposed, append(d.chain, steps...)
 	return nil
 }
 
@@ -876,7 +925,7 @@ func (d *device) rewrite(commit []record) error {
 	if len(d.removed) > 0 {
 		list = append(list, record{Removed: new(slotPaths(d.removed))})
 	}
-	if len(d.kept.Keys) > 0 || !d.kept.Written.IsZero() {
+	if len(d.kept.Keys) > 0 || !d.kept.Written.IsZero() || d.kept.Drilled != nil {
 		list = append(list, record{Kept: &d.kept})
 	}
 	if d.rekey.ID != "" {
@@ -918,7 +967,7 @@ func (d *device) compact() error {
 	if d.log.Size() < 4*d.base+1<<20 {
 		return nil
 	}
-	c := commitRecord{Whole: true, Time: d.headTime, Slots: new(slotPaths(d.slots))}
+	c := commitRecord{Whole: true, Time: d.headTime, Exposed: d.exposed, Slots: new(slotPaths(d.slots))}
 	for _, s := range d.chain {
 		c.Steps = append(c.Steps, stepRecord{s.name.String(), s.size, s.objects})
 	}
@@ -946,7 +995,7 @@ func slotPaths(slots []seal.SlotName) []string {
 }
 
 func (d *device) placesRecord() *placesRecord {
-	r := &placesRecord{Verified: d.verified, Places: map[string]placeRecord{}, Anchor: d.anchor.record()}
+	r := &placesRecord{Verified: d.verified, Exposed: d.exposed, Places: map[string]placeRecord{}, Anchor: d.anchor.record()}
 	for addr, p := range d.places {
 		pr := placeRecord{Snapshot: p.verified.String(), At: p.at, Health: p.health, Branch: p.branch.String()}
 		if p.err != nil {
@@ -1029,7 +1078,12 @@ func (d *device) putValue(l *seal.Item, value []byte) ([]byte, error) {
 	if len(value) <= seal.MaxInline {
 		return slices.Clone(value), nil
 	}
-	return nil, d.keepFile(d.valuePath(l), d.seal.seal(valueName(d.key, l), value))
+	d.sealed = d.seal.sealInto(d.sealed, valueName(d.key, l), value)
+	err := d.keepFile(d.valuePath(l), d.sealed)
+	if len(d.sealed) > maxPacked {
+		d.sealed = nil // Such values are few.
+	}
+	return nil, err
 }
 
 // value returns an item's value from this device.

@@ -23,6 +23,9 @@ var (
 	// ErrOtherDevice says that another device has become the writer of this
 	// backup, or a copy of this device writes it. Nothing more is written here.
 	ErrOtherDevice = errors.New("another device writes this backup")
+	// ErrSamePlace says that a place is one of the others under another address: what is
+	// there twice is one copy.
+	ErrSamePlace = errors.New("one place under two addresses")
 	// ErrForked says that two snapshots claim to be the newest. Both are kept;
 	// the user decides which one to restore.
 	ErrForked = errors.New("two devices wrote at once")
@@ -144,12 +147,14 @@ var codes = []struct {
 	{slot.ErrWrongSecret, CodeWrongSecret},
 	{wallet.ErrPassphrase, CodeWrongSecret},
 	{slot.ErrRecoveryCode, CodeWrongSecret},
+	{wallet.ErrDamaged, CodeDamaged}, // Of keys in a backup, whose words are wrong too.
 	{wallet.ErrWords, CodeWrongSecret},
 	{ErrWords, CodeWrongSecret},
 	{seal.ErrNewer, CodeNewer},
 	{slot.ErrNewerKind, CodeNewer},
 	{wallet.ErrNewer, CodeNewer},
 	{ErrOlder, CodeOlder},
+	{ErrSamePlace, CodeUsage},
 	{store.ErrSignIn, CodeSignIn},
 	{store.ErrWrongAccount, CodeWrongAccount},
 	{store.ErrFull, CodeFull},
@@ -162,7 +167,10 @@ var codes = []struct {
 	{seal.ErrNotOurs, CodeDamaged},
 	{store.ErrDamaged, CodeDamaged},
 	{store.ErrTooLarge, CodeDamaged},
-	{wallet.ErrDamaged, CodeDamaged},
+	{wallet.ErrExtendedKey, CodeWrongSecret},
+	{wallet.ErrPublicKey, CodeWrongSecret},
+	{wallet.ErrNotMaster, CodeWrongSecret},
+	{wallet.ErrKeyNetwork, CodeWrongSecret},
 	{durable.ErrCorrupt, CodeDamaged},
 	{ErrMissing, CodeDamaged},
 	{ErrNoBackup, CodeNoBackup},

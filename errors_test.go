@@ -415,6 +415,10 @@ func TestCodes(t *testing.T) {
 		satchel.CodeOf(context.DeadlineExceeded) != satchel.CodeUnreachable || satchel.CodeOf(wallet.ErrPassphrase) != satchel.CodeWrongSecret {
 		t.Error("codes")
 	}
+	// The keys of a backup whose words are no words: nobody typed a wrong secret.
+	if got := satchel.CodeOf(fmt.Errorf("%w: %w", wallet.ErrDamaged, wallet.ErrWords)); got != satchel.CodeDamaged {
+		t.Errorf("damaged keys: got %d, want %d", got, satchel.CodeDamaged)
+	}
 }
 
 // The BIP 39 passphrase of a wallet: kept in the backup, or asked for at restore;

@@ -5,8 +5,9 @@ import (
 	"github.com/satchel-backup/satchel/seal"
 )
 
-// SetHook makes every durable step on this device call hook, which may fail it.
-func (cfg *Config) SetHook(hook func(durable.Step) error) { cfg.disk.Hook = hook }
+// SetHook makes every durable step on this device call hook, which may fail it. Places
+// come one after another then, so that steps have an order.
+func (cfg *Config) SetHook(hook func(durable.Step) error) { cfg.disk.Hook, cfg.inTurn = hook, true }
 
 // LogSize returns the length of this device's log.
 func (b *Backup) LogSize() int64 { return b.dev.log.Size() }
@@ -40,3 +41,8 @@ const StagingPrefix = stagingPrefix
 
 // SetHealth pretends that a place failed.
 func (b *Backup) SetHealth(address string, err error) { b.setPlace(address, HealthFailed, err) }
+
+// OwnerSave commits owner items, as nobody but Create and Rekey does.
+func (b *Backup) OwnerSave(keys *seal.Keys, changes ...Change) error {
+	return b.commitChanges(keys, changes, nil, nil)
+}

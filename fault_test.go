@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,8 +56,12 @@ type broken struct {
 	*storetest.Faulty
 	inner  *mem.Store
 	cancel context.CancelFunc
-	hit    int
+	choose func(storetest.Op, string) storetest.Fault // while it is armed
+	struck *atomic.Int64                              // how often since it is
 }
+
+// hit returns how many calls were struck since the store was armed.
+func (b *broken) hit() int { return int(b.struck.Load()) }
 
 // foreign is a whole object of another backup.
 var foreign = sync.OnceValue(func() []byte {
@@ -77,25 +83,27 @@ func newBroken() *broken {
 func (b *broken) arm(s strike) context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.Settle()
-	b.hit = 0
-	b.Lies = s.fault == storetest.Flip || s.fault == storetest.Previous || s.fault == storetest.Stranger
-	b.Choose = func(op storetest.Op, _ string) storetest.Fault {
-		if op != s.op || s.once && b.hit > 0 {
+	struck := &atomic.Int64{} // A restore asks for several objects at once.
+	b.struck = struck
+	b.Lies(s.fault == storetest.Flip || s.fault == storetest.Previous || s.fault == storetest.Stranger)
+	b.choose = func(op storetest.Op, _ string) storetest.Fault {
+		if op != s.op || struck.Add(1) > 1 && s.once {
 			return storetest.None
 		}
-		b.hit++
 		if s.fault == storetest.Hang || s.fault == storetest.HangApplied {
 			cancel()
 		}
 		return s.fault
 	}
+	b.Choose(b.choose)
 	b.cancel = cancel
 	return ctx
 }
 
 func (b *broken) disarm() {
 	b.cancel()
-	b.Choose, b.Lies = nil, false
+	b.Choose(nil)
+	b.Lies(false)
 }
 
 // R1: whatever a store does, protected is said only if a stranger with the secret
@@ -181,8 +189,9 @@ func TestStoreFaults(t *testing.T) {
 		t.Run(opName, func(t *testing.T) {
 			t.Parallel()
 			var r *run
+			stride, first := sparse(3)
 			for i, s := range strikes() {
-				if raced && i%6 != 0 {
+				if i%stride != first {
 					continue
 				}
 				if op.each && s.once {
@@ -220,7 +229,7 @@ func TestStoreFaults(t *testing.T) {
 					}
 				case !st.Verified.Equal(r.before.Verified):
 					t.Errorf("%s: verified moved from %v to %v on failure: %v", s, r.before.Verified, st.Verified, err)
-				case r.st.hit == 0:
+				case r.st.hit() == 0:
 					t.Errorf("%s: not protected, and nothing struck: %v", s, err)
 				}
 				for name, data := range held {
@@ -303,12 +312,11 @@ func TestUpkeepFaults(t *testing.T) {
 	}
 	save(t, first, item("labels", "newest"), item("contacts", "c"))
 	first.Close()
-	// .ci/long tries them all, any other run every twelfth, another one each time.
-	stride, phase := 12, int(time.Now().UnixNano()%1000)
-	if os.Getenv("SATCHEL_FAULTS") == "all" {
+	stride, phase := 24, rand.IntN(1000)
+	if os.Getenv("SATCHEL_FAULTS") == "all" { // by .ci/long
 		stride = 1
-	} else if raced || testing.Short() {
-		stride = 16
+	} else if large() {
+		stride = 12
 	}
 	for name, do := range ops {
 		t.Run(name, func(t *testing.T) {
@@ -333,7 +341,7 @@ func TestUpkeepFaults(t *testing.T) {
 				}
 				ctx := w.st.arm(s)
 				err = do(ctx, w)
-				hit := w.st.hit
+				hit := w.st.hit()
 				w.st.disarm()
 				if code := codes[s.fault]; err != nil && code != 0 && satchel.CodeOf(err) != code {
 					t.Errorf("%s: code %d, want %d: %v", s, satchel.CodeOf(err), code, err)
@@ -618,18 +626,18 @@ func TestOffline(t *testing.T) {
 			// The far place comes back half-way, and then wholly.
 			far.Set(storetest.Any, storetest.None)
 			n := 0
-			far.Choose = func(op storetest.Op, _ string) storetest.Fault {
+			far.Choose(func(op storetest.Op, _ string) storetest.Fault {
 				if op == storetest.Put {
 					if n++; n > 2 {
 						return storetest.Unreachable
 					}
 				}
 				return storetest.None
-			}
+			})
 			if _, err := b.Sync(ctx); err != nil { // One copy is enough.
 				t.Fatal(err)
 			}
-			far.Choose = nil
+			far.Choose(nil)
 			puts := far.Count(storetest.Put)
 			if _, err := b.Sync(ctx); err != nil {
 				t.Fatal(err)
@@ -730,13 +738,13 @@ func TestAnswersWhileUploading(t *testing.T) {
 	b, _, _ := create(t, config(t, st), item("labels", "1"))
 	ctx, cancel := context.WithCancel(context.Background())
 	hangs := make(chan bool)
-	st.Choose = func(op storetest.Op, _ string) storetest.Fault {
+	st.Choose(func(op storetest.Op, _ string) storetest.Fault {
 		if op == storetest.Put {
 			close(hangs)
 			return storetest.Hang
 		}
 		return storetest.None
-	}
+	})
 	done := make(chan error)
 	go func() {
 		_, err := b.Save(ctx, item("labels", "2"))
@@ -803,14 +811,14 @@ func TestUploadGoesOn(t *testing.T) {
 	t.Parallel()
 	st := newBroken()
 	puts := 0
-	st.Choose = func(op storetest.Op, name string) storetest.Fault {
+	st.Choose(func(op storetest.Op, name string) storetest.Fault {
 		if op == storetest.Put && strings.HasSuffix(name, ".age") {
 			if puts++; puts%4 == 0 {
 				return storetest.Unreachable
 			}
 		}
 		return storetest.None
-	}
+	})
 	var items []satchel.Change
 	for i := range 8 {
 		items = append(items, item(fmt.Sprintf("file/%d", i), strings.Repeat(fmt.Sprint(i), 3000)))
@@ -929,16 +937,16 @@ func TestBehindIsWhole(t *testing.T) {
 				t.Fatal("it does not get there")
 			}
 			left := 1 // A further object each time; the place goes on failing.
-			late.Choose = func(op storetest.Op, name string) storetest.Fault {
+			late.Choose(func(op storetest.Op, name string) storetest.Fault {
 				if op == storetest.Put && strings.HasSuffix(name, ".age") {
 					if left--; left < 0 {
 						return storetest.Unreachable
 					}
 				}
 				return storetest.None
-			}
+			})
 			_, err := b.SetPlaces(ctx, cfg.Places, 2)
-			late.Choose = nil
+			late.Choose(nil)
 			got, o, readErr := readAll(way, late.inner)
 			switch {
 			case err == nil:
@@ -972,5 +980,23 @@ func TestVanishedIsNoticed(t *testing.T) {
 		}
 		save(t, b, item("labels", "2"))
 		mustRead(t, here(t, b), way, st)
+	}
+}
+
+// R5: what was read once and cannot be had again is as the place says.
+func TestReadAgain(t *testing.T) {
+	t.Parallel()
+	for fault, want := range map[storetest.Fault]error{storetest.SignIn: store.ErrSignIn, storetest.WrongAccount: store.ErrWrongAccount, storetest.Unreachable: store.ErrUnreachable} {
+		st := newBroken()
+		cfg := config(t, st)
+		_, _, way := create(t, cfg, item("file/big", strings.Repeat("x", 5000)))
+		o := openOnly(t, way, newDevice(t, cfg))
+		if _, err := o.Value(t.Context(), "file/big"); err != nil {
+			t.Fatal(err)
+		}
+		st.Set(storetest.Get, fault)
+		if _, err := o.Value(t.Context(), "file/big"); !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", fault, err, want)
+		}
 	}
 }

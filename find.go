@@ -151,9 +151,15 @@ func Find(ctx context.Context, cfg Config) ([]Found, error) {
 func find(ctx context.Context, cfg Config) ([]Found, error) {
 	byFolder := map[string]*Found{}
 	var errs []error
-	for i, p := range cfg.Places {
+	lists := make([][]store.Object, len(cfg.Places))
+	failed := make([]error, len(cfg.Places))
+	cfg.atPlaces(len(cfg.Places), func(i int) {
+		p := cfg.Places[i]
 		cfg.progress(Searching, p.Address, i, len(cfg.Places))
-		list, err := p.Store.List(ctx, seal.FolderPrefix)
+		lists[i], failed[i] = p.Store.List(ctx, seal.FolderPrefix)
+	})
+	for i, p := range cfg.Places {
+		list, err := lists[i], failed[i]
 		if err != nil {
 			errs = append(errs, fmt.Errorf("looking in %s: %w", p.Address, err))
 			continue
@@ -252,11 +258,20 @@ type reader struct {
 // newReader lists the backup's folder in every place. Places that cannot be
 // listed are left out, unless all are.
 func newReader(ctx context.Context, cfg Config, folder string, places []store.Place) (*reader, []string, error) {
+	return newReaderOf(ctx, cfg, folder, folder+"/", places)
+}
+
+// newReaderOf lists only what begins with the prefix, which is in the backup's folder: some
+// places ask their server once for each folder below it.
+func newReaderOf(ctx context.Context, cfg Config, folder, prefix string, places []store.Place) (*reader, []string, error) {
 	r := &reader{cfg: cfg, folder: folder, have: map[string]map[string]bool{}}
 	var errs []error
 	var warnings []string
-	for _, p := range places {
-		list, err := p.Store.List(ctx, folder+"/")
+	lists := make([][]store.Object, len(places))
+	failed := make([]error, len(places))
+	cfg.atPlaces(len(places), func(i int) { lists[i], failed[i] = places[i].Store.List(ctx, prefix) })
+	for i, p := range places {
+		list, err := lists[i], failed[i]
 		if err != nil {
 			errs = append(errs, fmt.Errorf("looking in %s: %w", p.Address, err))
 			warnings = append(warnings, fmt.Sprintf("%s could not be looked into: %v", p.Address, err))
@@ -326,6 +341,9 @@ func (r *reader) fetch(ctx context.Context, path string, limit int64) ([]byte, e
 	for _, paths := range r.have {
 		if paths[path] {
 			// It was whole a moment ago: that is no loss, and no damage either.
+			if unknown != nil {
+				return nil, fmt.Errorf("object %s: %w", path, unknown)
+			}
 			return nil, fmt.Errorf("object %s was there and cannot be read again: %w", path, store.ErrUnreachable)
 		}
 	}

@@ -37,6 +37,8 @@ func nextStep(s *Status) NextStep {
 		return ""
 	case len(s.Slots) < 2:
 		return NextSecondWay
+	case s.Kind == wallet.KindXPrv:
+		return NextSigner // There are no words to be written down.
 	case s.WordsWritten.IsZero() && !s.KeysDropped:
 		return NextWords
 	case !s.KeysDropped:
@@ -85,7 +87,7 @@ const MinWordsTyped = 4
 // records durably that the words are written down. Otherwise the error is ErrWords and
 // does not say which.
 func (b *Backup) VerifyWords(typed map[int]secret.Bytes) error {
-	if err := b.begin(); err != nil {
+	if err := b.begin(context.Background()); err != nil {
 		return err
 	}
 	defer b.end()
@@ -93,9 +95,12 @@ func (b *Backup) VerifyWords(typed map[int]secret.Bytes) error {
 	if err != nil {
 		return fmt.Errorf("verifying words: %w", err)
 	}
+	if k.Kind() == wallet.KindXPrv {
+		return fmt.Errorf("verifying words: %w", wallet.ErrNoWords)
+	}
 	right := len(typed) >= MinWordsTyped
 	for position, word := range typed {
-		right = k.Words().Is(position, word) && right
+		right = k.IsWord(position, word) && right
 	}
 	if !right {
 		return ErrWords
@@ -108,7 +113,7 @@ func (b *Backup) VerifyWords(typed map[int]secret.Bytes) error {
 // KeepKeys keeps on this device the keys of a wallet whose backup does not hold them,
 // after comparing them with the descriptors: ErrWrongWallet if they are others.
 func (b *Backup) KeepKeys(k wallet.Keys) error {
-	if err := b.begin(); err != nil {
+	if err := b.begin(context.Background()); err != nil {
 		return err
 	}
 	defer b.end()

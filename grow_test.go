@@ -284,13 +284,17 @@ func TestRekeyFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(filepath.Dir(cfg.Dir), "rekeyed")
-	for _, s := range strikes() {
-		if s.once {
+	stride, first := sparse(3)
+	for i, s := range strikes() {
+		if s.once || i%stride != first {
 			continue
+		}
+		if s.fault == storetest.HalfList && stride > 1 {
+			continue // The contract forbids it: what comes of it depends on what was struck before.
 		}
 		code, _ := slot.NewRecoveryCode()
 		nb, _, err := ow.Rekey(bad.arm(s), dir, satchel.RekeyPlan{Slots: []slot.Secret{code}})
-		hit := bad.hit
+		hit := bad.hit()
 		bad.disarm()
 		if err == nil {
 			if hit == 0 {

@@ -9,6 +9,7 @@ import (
 	"github.com/btcsuite/btcd/address/v2/bech32"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -409,3 +410,29 @@ func opens(t *testing.T, id seal.BackupID, key []byte, name string, data []byte)
 type forgetful struct{ ring }
 
 func (*forgetful) Set(string, secret.Bytes) error { return nil }
+
+// large says that more is wanted than what go test does for everybody; see .ci/run.
+func large() bool { return os.Getenv("SATCHEL_LARGE") != "" }
+
+// sparse thins out what a test tries of many alike, such as a kill at every step: it
+// returns how far apart those are that are tried, every thin-th, and which is the first,
+// another one each time. SATCHEL_LARGE=1 tries them all; the race detector, which makes
+// each ten times dearer, few.
+func sparse(thin int) (stride, first int) {
+	switch {
+	case large():
+		return 1, 0
+	case raced || testing.Short():
+		thin *= 4
+	}
+	return thin, rand.IntN(thin)
+}
+
+// largely skips a test that takes many seconds for the sheer number of things in it,
+// unless the environment asks for such.
+func largely(t *testing.T) {
+	t.Helper()
+	if !large() {
+		t.Skip("takes many seconds; SATCHEL_LARGE=1 runs it")
+	}
+}

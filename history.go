@@ -40,7 +40,7 @@ type Moment struct {
 // is in them only Opened.History tells. If a place could not be listed err says so,
 // beside what the others hold.
 func (b *Backup) History(ctx context.Context) ([]Moment, error) {
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return nil, err
 	}
 	defer b.end()
@@ -175,7 +175,7 @@ func (o *Opened) History(ctx context.Context, read int) ([]Moment, error) {
 // Look opens the backup as the places hold it, to read its history and its older
 // states. It changes nothing.
 func (o *Owner) Look(ctx context.Context) (*Opened, error) {
-	if err := o.b.begin(); err != nil {
+	if err := o.b.begin(ctx); err != nil {
 		return nil, err
 	}
 	defer o.b.end()
@@ -211,7 +211,7 @@ type Reverted struct {
 // Difference says what Revert would do, and changes nothing. Errors as for Revert.
 func (o *Owner) Difference(ctx context.Context, snapshot string) (Reverted, error) {
 	var r Reverted
-	if err := o.b.begin(); err != nil {
+	if err := o.b.begin(ctx); err != nil {
 		return r, err
 	}
 	defer o.b.end()
@@ -241,7 +241,7 @@ func (o *Owner) difference(ctx context.Context, snapshot string, r *Reverted) ([
 func (o *Owner) Revert(ctx context.Context, snapshot string) (Reverted, error) {
 	var r Reverted
 	b := o.b
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return r, err
 	}
 	defer b.end()

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	satchel "github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/guard"
 	"github.com/satchel-backup/satchel/internal/durable"
@@ -144,6 +146,32 @@ func (k *keyServers) copy(n int, later time.Duration) (*keyServers, error) {
 		}
 	}
 	return c, nil
+}
+
+// accounts returns how many accounts the key servers keep, once those that were never
+// confirmed have gone.
+func (k *keyServers) accounts(n int) (map[string]int, error) {
+	ctx := context.Background()
+	c, err := k.copy(n, month)
+	if err != nil {
+		return nil, err
+	}
+	counts := map[string]int{}
+	for name, s := range c.on {
+		if _, err := s.Tend(ctx); err != nil {
+			return nil, err
+		}
+		list, err := c.kept[name].Scan(ctx, keyserver.ID{}, 1000)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range list {
+			if len(e.Data) > 200 { // Others say only where an account is.
+				counts[name]++
+			}
+		}
+	}
+	return counts, nil
 }
 
 // client returns a client of the key servers that calls the hook before and after each
@@ -441,6 +469,19 @@ func (s *killing) pinnedEnd(t *testing.T, w *setting, end state) {
 			return err
 		}
 		st := b.Status()
+		accounts, err := w.servers.accounts(w.Guards)
+		if err != nil {
+			return err
+		}
+		wanted := map[string]int{}
+		for _, name := range plan(s.pins.new).Servers {
+			if want > 0 && !slices.Contains(st.PINLost, name) {
+				wanted[name] = 1
+			}
+		}
+		if d := cmp.Diff(wanted, accounts); d != "" {
+			t.Errorf("in the end the key servers have other accounts than those of the PIN (-want +got): %s", d)
+		}
 		if st.PINPending || len(st.PINEnding) > 0 || st.Anchored != (want > 0) || st.AnchorErr != nil {
 			t.Errorf("in the end: %+v", st)
 		}

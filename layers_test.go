@@ -1,6 +1,7 @@
 package satchel_test
 
 import (
+	"go/ast"
 	"go/build"
 	"go/parser"
 	"go/token"
@@ -37,15 +38,26 @@ var level = map[string]int{
 	"cmd/age-plugin-satchel": 7,
 
 	"internal/agent": 5,
+	"internal/alarm": 5,
 
 	"": 4,
 
 	"keyserver/front":    3,
 	"keyserver/postgres": 3,
 	"keyserver/sqlite":   3,
+	"store/dropbox":      3,
 	"store/folder":       3,
+	"store/gdrive":       3,
 	"store/mem":          3,
+	"store/s3":           3,
+	"store/onedrive":     3,
+	"store/webdav":       3,
+	"store/rclone":       3,
+	"store/onepassword":  3,
+	"store/keychain":     3,
+	"source/cln":         3,
 	"source/file":        3,
+	"source/lnd":         3,
 	"guard/https":        3,
 
 	"slot": 2,
@@ -56,19 +68,29 @@ var level = map[string]int{
 	"keychain":  1,
 	"source":    1,
 
-	"keyserver/group":  0,
-	"protocol":         0,
-	"wallet":           0,
-	"store":            0,
-	"internal/durable": 0,
+	"keyserver/group":    0,
+	"protocol":           0,
+	"wallet":             0,
+	"store":              0,
+	"internal/durable":   0,
+	"internal/metrics":   0,
+	"internal/escape":    0,
+	"internal/program":   0,
+	"internal/control":   0,
+	"internal/web":       1,
+	"internal/signin":    2,
+	"internal/fakecloud": 3, // for tests
+	"internal/fakelnd":   3, // for tests
 
 	"secret": -1,
 
 	// Only tests import these.
-	"store/storetest":        3,
-	"keyserver/postgrestest": 3,
-	"keyserver/recordtest":   3,
-	"guard/guardtest":        4,
+	"internal/metrics/metricstest": 0,
+	"store/storetest":              3,
+	"keyserver/postgrestest":       3,
+	"keyserver/recordtest":         3,
+	"guard/guardtest":              4,
+	"internal/cloudtest":           5,
 }
 
 // quiet packages touch no network, disk or clock of their own.
@@ -129,6 +151,41 @@ func TestFrontDoorIsSmall(t *testing.T) {
 			if strings.HasPrefix(imp, bad) {
 				t.Errorf("the SDK links %s", imp)
 			}
+		}
+	}
+}
+
+// What is compiled before main is paid for by every command: patterns wait until they are
+// used.
+func TestCommandCompilesNothing(t *testing.T) {
+	linked := closure(t, "cmd/satchel")
+	for _, file := range goFiles(t) {
+		pkg := path.Dir(filepath.ToSlash(file))
+		if strings.HasSuffix(file, "_test.go") || pkg != "cmd/satchel" && !slices.Contains(linked, path.Join(module, pkg)) {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			vars, ok := d.(*ast.GenDecl)
+			if !ok {
+				continue
+			}
+			ast.Inspect(vars, func(n ast.Node) bool {
+				if _, later := n.(*ast.FuncLit); later {
+					return false
+				}
+				call, ok := n.(*ast.CallExpr)
+				if !ok {
+					return true
+				}
+				if f, ok := call.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "MustCompile" {
+					t.Errorf("%s compiles a pattern at each start", file)
+				}
+				return true
+			})
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	satchel "github.com/satchel-backup/satchel"
@@ -62,11 +63,12 @@ type spot struct {
 	op    storetest.Op // what fails: this method,
 	fault storetest.Fault
 	once  bool // for one call
-	hit   bool // and that was
+	lies  bool
+	hit   atomic.Bool // and that was; a restore asks for several objects at once
 }
 
 // faulty reports whether something may fail in the place.
-func (s *spot) faulty() bool { return s.fault != storetest.None && !(s.once && s.hit) }
+func (s *spot) faulty() bool { return s.fault != storetest.None && !(s.once && s.hit.Load()) }
 
 // listing is what can be said of a listing.
 type listing int
@@ -91,13 +93,15 @@ func (s *spot) choose(op storetest.Op, _ string) storetest.Fault {
 	if op != s.op || !s.faulty() {
 		return storetest.None
 	}
-	s.hit = true
+	s.hit.Store(true)
 	return s.fault
 }
 
 func (s *spot) set(op storetest.Op, fault storetest.Fault, once, lies bool) {
 	s.Settle()
-	s.op, s.fault, s.once, s.hit, s.Lies = op, fault, once, false, lies
+	s.op, s.fault, s.once, s.lies = op, fault, once, lies
+	s.hit.Store(false)
+	s.Lies(lies)
 }
 
 // has reports whether the place truly holds the object of a path, whole.
@@ -292,7 +296,8 @@ func newWorld(dir string, copies int) (*world, error) {
 	}
 	for i := range w.spots {
 		s := &spot{w: w, st: &mem.Store{}}
-		s.Faulty = &storetest.Faulty{Inner: inside{s}, Choose: s.choose}
+		s.Faulty = &storetest.Faulty{Inner: inside{s}}
+		s.Choose(s.choose)
 		w.spots[i] = s
 	}
 	for i := range phones + 1 {
@@ -362,25 +367,63 @@ func (w *world) tick() time.Time {
 
 // observe notes the state that a device has made.
 func (w *world) observe(p *phone, parent *made, things map[string]thing) *made {
-	m := &made{name: p.b.Head(), parent: parent, things: things, in: map[string]string{}}
-	for _, path := range p.b.Objects() {
-		if _, ok := seal.ParseSlotPath(path); !ok {
-			m.paths = append(m.paths, path)
+	return w.note(p, p.b.Chain(), parent, things)
+}
+
+// note notes the state that a device made at the end of this chain, its newest or one
+// before, which had these things.
+func (w *world) note(p *phone, chain []seal.SnapshotName, parent *made, things map[string]thing) *made {
+	m := &made{name: chain[len(chain)-1], parent: parent, things: things, in: map[string]string{}}
+	later := map[string]bool{} // holds only what came after
+	for _, it := range p.b.Items() {
+		line := p.b.Line(it.Name)
+		path := line.In.Path()
+		if o, ok := p.b.DeviceKey().ItemObject(&line); ok {
+			path = o.Path()
+		}
+		if _, ok := things[it.Name]; ok {
+			m.in[it.Name] = path
+		} else {
+			later[path] = true
 		}
 	}
-	for _, n := range p.b.Chain() {
+	for _, path := range m.in {
+		delete(later, path)
+	}
+	for _, n := range chain {
 		m.chain = append(m.chain, n.Path())
 	}
-	for name := range things {
-		line := p.b.Line(name)
-		if o, ok := p.b.DeviceKey().ItemObject(&line); ok {
-			m.in[name] = o.Path()
-		} else {
-			m.in[name] = line.In.Path()
+	for _, path := range p.b.Objects() {
+		_, isSlot := seal.ParseSlotPath(path)
+		_, isSnapshot := seal.ParseSnapshotPath(path)
+		if !isSlot && !later[path] && (!isSnapshot || slices.Contains(m.chain, path)) {
+			m.paths = append(m.paths, path)
 		}
 	}
 	w.states[m.name] = m
 	return m
+}
+
+// withChannels returns what a device shows that changed no value of a state: its things, and
+// the channel backups of what is not in the history of state, which were made items before a pruning
+// or by a restore.
+func (w *world) withChannels(p *phone, state *made, things map[string]thing) map[string]thing {
+	next := maps.Clone(things)
+	channels := func(name string) bool { return name == scb || strings.HasPrefix(name, scb+"/") }
+	for _, it := range p.b.Items() {
+		if _, ok := next[it.Name]; ok || !channels(it.Name) {
+			continue
+		}
+		v, err := p.b.Get(it.Name)
+		for _, m := range w.states {
+			for name, t := range m.things {
+				if err == nil && !state.after(m.name) && channels(name) && t.value == string(v.Open()) {
+					next[it.Name] = thing{value: t.value}
+				}
+			}
+		}
+	}
+	return next
 }
 
 // shows compares what a device shows with what it should.
@@ -592,7 +635,7 @@ func (w *world) revive(p *phone, next map[string]thing) error {
 	p.fresh = [spots]bool{true, true, true}
 	if p.b.Head() != p.state.name {
 		if next == nil {
-			next = p.state.things
+			next = w.withChannels(p, p.state, p.state.things)
 		}
 		p.state = w.observe(p, p.state, next)
 	}
@@ -627,7 +670,7 @@ func (w *world) act(p *phone, kill int, next map[string]thing, do func() error) 
 	}
 	if head != p.state.name {
 		if next == nil {
-			next = p.state.things
+			next = w.withChannels(p, p.state, p.state.things)
 		}
 		p.state = w.observe(p, p.state, next)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/satchel-backup/satchel/guard"
+	"github.com/satchel-backup/satchel/protocol"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/secret"
 	"github.com/satchel-backup/satchel/slot"
@@ -29,6 +30,7 @@ type Opened struct {
 	bad         map[seal.SnapshotName]error // those that no state can be made of
 	leftOut     []seal.SnapshotName         // those of places that were left out
 	epoch       uint64                      // the latest that key servers know
+	heard       []protocol.Head             // the newest states that they know
 	dead        []seal.SlotName             // PIN slots that open nothing any more
 	ending      []guard.Step                // what ends what is left of them
 	state       *state
@@ -57,10 +59,11 @@ type Preview struct {
 	ID               string
 	Label            string
 	Network          wallet.Network
-	Fingerprint      string   // of the keys, compared with the descriptors; "" if they cannot be read
-	Addresses        []string // first receive addresses (BIP 84), recomputed; none if a passphrase is needed
+	Kind             wallet.Kind
+	Fingerprint      string   // of the keys, compared with the descriptors; "" if they cannot be read, and for an lnd node's words (aezeed)
+	Addresses        []string // first receive addresses (BIP 84), recomputed; none if a passphrase is needed, or only lnd can tell
 	KeysDropped      bool     // the backup does not hold the keys: its owner keeps the words elsewhere
-	PassphraseNeeded bool     // the keys need a BIP 39 passphrase that is not in the backup
+	PassphraseNeeded bool     // the keys need a passphrase that is not in the backup
 	Epoch            uint64
 	Generation       uint64
 	Snapshot         string    // its name
@@ -228,13 +231,50 @@ func slotError(n seal.SlotName, err error) error {
 
 // load finds the newest state and describes it.
 func (o *Opened) load(ctx context.Context, used seal.SlotName) error {
-	var problem error // the first, over all places
-	for {
-		whole, bad, err := o.choose(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
+	first := *o
+	problem, err := o.newestWhole(ctx)
+	if err != nil {
+		return err
+	}
+	warning := o.heads(ctx)
+	headErr := o.compareHeads()
+	if errors.Is(headErr, ErrOlder) && problem == nil {
+		// The places were listed before the key servers were asked, and a device that
+		// writes goes on meanwhile: what is listed after their answer counts.
+		later := first
+		later.epoch, later.heard = o.epoch, o.heard
+		var more []string
+		if later.reader, more, err = o.found.reader(ctx); err == nil {
+			more = slices.DeleteFunc(more, func(w string) bool { return slices.Contains(first.warnings, w) })
+			later.warnings = append(slices.Clone(first.warnings), more...)
+			// If a place does not answer any more, the first look may have seen more.
+			if now, err := later.newestWhole(ctx); err == nil && later.newest.Compare(o.newest) > 0 {
+				*o, problem, headErr = later, now, later.compareHeads()
+			}
 		}
-		problem, o.bad = cmp.Or(problem, err), bad
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case headErr == nil && warning != "":
+		o.warnings = append(o.warnings, warning)
+	case problem == nil:
+		problem = headErr
+	case headErr != nil:
+		o.warnings = append(o.warnings, headErr.Error()) // What is wrong here says more.
+	}
+	return o.describe(ctx, used, problem)
+}
+
+// newestWhole finds the newest state that is whole. problem is why a newer one is not, or
+// why it cannot be taken as it is; err says that there is none.
+func (o *Opened) newestWhole(ctx context.Context) (problem, err error) {
+	for {
+		whole, bad, badErr := o.choose(ctx)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		problem, o.bad = cmp.Or(problem, badErr), bad
 		if len(whole) > 0 {
 			o.state, o.newest = whole[0], whole[0].name
 			o.past, o.made = o.state.past, o.state.chain
@@ -253,7 +293,7 @@ func (o *Opened) load(ctx context.Context, used seal.SlotName) error {
 			if o.reader.unlisted != nil {
 				problem = fmt.Errorf("%w; %w", problem, o.reader.unlisted)
 			}
-			return problem
+			return nil, problem
 		}
 		// A place full of rubbish must not hide what others hold.
 		paths := map[string]bool{}
@@ -277,14 +317,7 @@ func (o *Opened) load(ctx context.Context, used seal.SlotName) error {
 	if problem == nil {
 		problem = o.rival(ctx)
 	}
-	if err := o.heads(ctx); ctx.Err() != nil {
-		return ctx.Err()
-	} else if problem == nil {
-		problem = err
-	} else if err != nil {
-		o.warnings = append(o.warnings, err.Error()) // What is wrong here says more.
-	}
-	return o.describe(ctx, used, problem)
+	return problem, nil
 }
 
 // Bounds of the work on a folder full of bad snapshots.
@@ -499,6 +532,7 @@ func (o *Opened) describeKeys(ctx context.Context, p *Preview) error {
 		return err
 	}
 	o.descriptors, p.Network, p.Fingerprint = d, d.Network(), d.Fingerprint()
+	p.Kind = kindOf(d.Kind())
 	if e := o.state.items[seal.ItemKeys]; e != nil && e.line.Removed {
 		p.KeysDropped = true
 		p.Warnings = append(p.Warnings, "the words are not in this backup: its owner keeps them elsewhere")
@@ -512,11 +546,14 @@ func (o *Opened) describeKeys(ctx context.Context, p *Preview) error {
 	if err != nil {
 		return err
 	}
+	p.Kind = k.Kind()
 	switch err := k.Matches(d); {
 	case errors.Is(err, wallet.ErrPassphraseNeeded):
 		p.PassphraseNeeded = true
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrWrongWallet, err)
+	case k.Kind() == wallet.KindAezeed:
+		p.PassphraseNeeded = k.PassphraseState() == wallet.NeededPassphrase
 	default:
 		a, err := k.Account(wallet.BIP84, 0)
 		if err != nil {
@@ -632,10 +669,15 @@ func (o *Opened) value(ctx context.Context, name string) ([]byte, error) {
 	if e == nil || e.line.Removed {
 		return nil, fmt.Errorf("%w: %s", ErrNoItem, name)
 	}
+	return o.valueOf(ctx, e)
+}
+
+// valueOf is value for an entry, of the state or of another one.
+func (o *Opened) valueOf(ctx context.Context, e *entry) ([]byte, error) {
 	if e.value != nil {
 		return e.value, nil
 	}
-	l := &e.line
+	l, name := &e.line, e.line.Name
 	if obj, ok := o.keys.ItemObject(l); ok {
 		data, err := o.reader.fetch(ctx, obj.Path(), seal.MaxObject)
 		if err != nil {

@@ -26,7 +26,7 @@ type Owner struct {
 // on this device, or else from the places. Errors: ErrNoSlot,
 // slot.ErrWrongSecret, ErrSlotDamaged.
 func (b *Backup) Unlock(ctx context.Context, s slot.Secret) (*Owner, error) {
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return nil, err
 	}
 	defer b.end()
@@ -75,7 +75,7 @@ func (o *Owner) Slot() SlotInfo {
 // brought to the places. Errors as for Save.
 func (o *Owner) AddSlot(ctx context.Context, s slot.Secret) (SlotInfo, error) {
 	b := o.b
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return SlotInfo{}, err
 	}
 	defer b.end()
@@ -106,7 +106,7 @@ func (o *Owner) AddSlot(ctx context.Context, s slot.Secret) (SlotInfo, error) {
 // may be called again, also for a slot that is not in the list.
 func (o *Owner) RemoveSlot(ctx context.Context, id string) error {
 	b := o.b
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return err
 	}
 	defer b.end()
@@ -230,7 +230,7 @@ func (b *Backup) forget() error {
 	if b.closed {
 		return ErrClosed
 	}
-	if err := d.hold(); err != nil {
+	if err := d.hold(context.Background(), func() { b.cfg.progress(Waiting, "", 0, 0) }); err != nil {
 		return err
 	}
 	b.closed = true
@@ -265,7 +265,7 @@ type Deleted struct {
 func (o *Owner) Delete(ctx context.Context) (Deleted, error) {
 	b := o.b
 	var del Deleted
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return del, err
 	}
 	defer b.end()

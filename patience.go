@@ -115,6 +115,8 @@ func (s *patient) call(ctx context.Context, k kind, full, hasty time.Duration, d
 	case err == nil:
 		s.fullAt[k] = time.Time{}
 	case inner.Err() == nil:
+	case k == putting && context.Cause(ctx) == context.Canceled:
+		// Who called had something else to do; the next call goes on with it, and has time.
 	case limit == full && took >= hasty:
 		s.fullAt[k] = time.Now().Add(10 * took)
 	}
@@ -135,7 +137,9 @@ func (s *patient) giveUp(done <-chan error) {
 	go func() {
 		<-done
 		s.mu.Lock()
-		s.hung = nil
+		if s.hung == hung { // Else another call hangs since.
+			s.hung = nil
+		}
 		s.mu.Unlock()
 		close(hung)
 	}()

@@ -35,10 +35,24 @@ type pinRecord struct {
 	Settlement *guard.Settlement `json:"settlement,omitempty"` // set before the slot is committed
 	Slot       string            `json:"slot,omitempty"`       // path
 	Old        []string          `json:"old,omitempty"`        // paths of the slots that it takes the place of
+	Before     []guard.Step      `json:"before,omitempty"`     // what ends the accounts of Old that new ones take the place of
+	Undo       []guard.Step      `json:"undo,omitempty"`       // what ends the accounts of Plan
 	Ending     []guard.Step      `json:"ending,omitempty"`     // accounts of earlier PINs that are still to be ended
 	Lost       []string          `json:"lost,omitempty"`       // key servers that lost their account of this PIN before it was confirmed
 	Tried      time.Time         `json:"tried,omitzero"`       // when ending them failed last
 	Undone     bool              `json:"undone,omitempty"`     // the last change was given up, because too many did
+}
+
+// ending returns the steps that end what nobody needs once the new PIN counts. Where the
+// account of the new one was lost, the one that it was to end is still there.
+func (r *pinRecord) ending(lost []string) []guard.Step {
+	steps := slices.Concat(r.Ending, r.Settlement.Drop)
+	for _, s := range r.Before {
+		if slices.Contains(lost, s.Server) {
+			steps = append(steps, s)
+		}
+	}
+	return steps
 }
 
 // settleTime bounds how long a Save waits for key servers that are to be told of a PIN.
@@ -59,7 +73,7 @@ const maxEnding = 100
 // guard, and as for Save.
 func (o *Owner) SetPIN(ctx context.Context, p PINPlan) (SlotInfo, error) {
 	b := o.b
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return SlotInfo{}, err
 	}
 	defer b.end()
@@ -122,6 +136,7 @@ func (o *Owner) setPIN(ctx context.Context, p PINPlan) (info SlotInfo, err error
 // then to be committed; after an error there is nothing.
 func (b *Backup) enrol(ctx context.Context, keys *seal.Keys, r pinRecord, p PINPlan) (seal.SlotName, error) {
 	var n seal.SlotName
+	r.Undo = guard.Abandoning(r.Plan, guard.Owner(keys.Owner()))
 	// Before any account is made, so that it is found again.
 	if err := b.recordPIN(r); err != nil {
 		return n, err
@@ -169,17 +184,16 @@ func (o *Owner) concludePIN(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	by := guard.Owner(o.keys.Owner())
 	open := slices.Concat(r.Settlement.First, r.Settlement.Then)
 	if len(fresh.Guardians)-len(r.Lost)-len(open) >= fresh.Threshold {
-		concluded := pinRecord{Ending: slices.Concat(r.Ending, r.Settlement.Drop), Lost: r.Lost}
+		concluded := pinRecord{Lost: slices.Clone(r.Lost)}
 		for _, s := range open {
 			concluded.Lost = append(concluded.Lost, s.Server)
 		}
+		concluded.Ending = r.ending(concluded.Lost)
+		// If we crash from here on, an old slot may be gone for good. What ends its accounts
+		// is in the record since the change was planned.
 		for _, path := range r.Old {
-			if old, err := b.readPIN(ctx, path); err == nil {
-				concluded.Ending = append(concluded.Ending, guard.Ending(old, by)...)
-			}
 			if err := b.dropSlot(path); err != nil {
 				return err
 			}
@@ -211,7 +225,7 @@ func (o *Owner) concludePIN(ctx context.Context) error {
 	if err := b.dropSlot(r.Slot); err != nil {
 		return err
 	}
-	return b.recordPIN(pinRecord{Ending: append(slices.Clone(r.Ending), guard.Ending(fresh, by)...), Undone: true})
+	return b.recordPIN(pinRecord{Ending: slices.Concat(r.Ending, r.Undo), Undone: true})
 }
 
 // readPIN reads a PIN slot by its path.
@@ -252,6 +266,7 @@ func (o *Owner) planPIN(ctx context.Context, p PINPlan, r *pinRecord) (err error
 			if r.Plan, err = b.cfg.Guardians.Replace(ctx, s.slot, by, p.Threshold, p.Servers); err != nil {
 				return err
 			}
+			r.Before = guard.Ending(s.slot, by)
 		default:
 			r.Plan.Drop = append(r.Plan.Drop, guard.Ending(s.slot, by)...) // When all is done.
 		}
@@ -282,7 +297,7 @@ func (b *Backup) abandonPIN(ctx context.Context) error {
 		return errNoGuardians
 	}
 	// One that is gone for good must not be in the way of the next change.
-	r = pinRecord{Ending: append(slices.Clone(r.Ending), guard.Abandoning(r.Plan)...)}
+	r = pinRecord{Ending: slices.Concat(r.Ending, r.Undo)}
 	if err := b.recordPIN(r); err != nil {
 		return err
 	}
@@ -338,9 +353,9 @@ func (b *Backup) settlePIN(ctx context.Context) (again bool) {
 				return false
 			}
 		}
-		settled := pinRecord{Ending: r.Ending, Lost: r.Lost, Undone: slices.Contains(out, r.Slot)}
-		if !settled.Undone {
-			settled.Ending = append(slices.Clone(r.Ending), r.Settlement.Drop...)
+		settled := pinRecord{Ending: r.ending(r.Lost), Lost: r.Lost, Undone: slices.Contains(out, r.Slot)}
+		if settled.Undone {
+			settled.Ending = slices.Concat(r.Ending, r.Undo)
 		}
 		if err := b.recordPIN(settled); err != nil {
 			b.cfg.Logger.Warn("recording that the PIN is set", "err", err)
@@ -374,6 +389,7 @@ func (b *Backup) confirmPIN(ctx context.Context, r *pinRecord) (out []string, do
 	}
 	// Another device may have taken over, and live from the accounts that would end.
 	opens := slices.ContainsFunc(b.dev.slots, func(n seal.SlotName) bool { return !isPIN(n) }) // without the new one
+	spare := 0                                                                                 // accounts of the old one that may end while it still opens
 	for _, path := range r.Old {
 		old, err := b.readPIN(ctx, path)
 		if err != nil {
@@ -399,12 +415,20 @@ func (b *Backup) confirmPIN(ctx context.Context, r *pinRecord) (out []string, do
 			return nil, false, fmt.Errorf("%w: the key servers of the PIN before know a later epoch", ErrOtherDevice)
 		}
 		opens = opens || alive >= old.Threshold
+		spare = max(spare, alive-old.Threshold)
 	}
 	var gone []guard.Step
 	left := *r.Settlement
 	var lost []guard.Step
 	left.First, lost, err = b.confirm(ctx, left.First)
 	gone = append(gone, lost...)
+	if len(left.First) == 0 && r.between(fresh, spare, len(gone)) {
+		var waitErr error
+		left.Then, lost, waitErr = b.allAnswer(ctx, fresh, left.Then)
+		if gone = append(gone, lost...); waitErr != nil {
+			return nil, false, errors.Join(err, waitErr)
+		}
+	}
 	if len(left.First) == 0 && len(fresh.Guardians)-len(r.Lost)-len(gone) >= fresh.Threshold {
 		var thenErr error
 		left.Then, lost, thenErr = b.confirm(ctx, left.Then)
@@ -422,6 +446,52 @@ func (b *Backup) confirmPIN(ctx context.Context, r *pinRecord) (out []string, do
 		return nil, false, errors.Join(err, guard.ErrGone)
 	}
 	return r.Old, len(left.First)+len(left.Then) == 0, err
+}
+
+// between reports whether neither PIN would have as many accounts as open it, if only some
+// of those are confirmed that end one of the old PIN: 2 of 2 servers are such a case, 2 of
+// 3 are not. spare is how many the old one can do without, gone how many were lost just now.
+// Once one is confirmed the others had better be, too.
+func (r *pinRecord) between(fresh *guard.Slot, spare, gone int) bool {
+	then := len(r.Settlement.Then)
+	for _, a := range r.Plan.Accounts {
+		if len(a.Replaces) > 0 && !slices.Contains(r.Lost, a.Server) {
+			then--
+		}
+	}
+	if then < 0 {
+		return false // One is confirmed.
+	}
+	rest := len(fresh.Guardians) - len(r.Lost) - gone - len(r.Settlement.Then) // confirmed
+	for some := 1; some < len(r.Settlement.Then); some++ {
+		if rest+some < fresh.Threshold && some > spare {
+			return true
+		}
+	}
+	return false
+}
+
+// allAnswer returns the steps whose accounts are there, and those whose account is gone. It
+// returns an error if a key server does not answer: who has the slots, as the cloud does,
+// can end what is not confirmed, so no time should pass between the first and the last.
+func (b *Backup) allAnswer(ctx context.Context, s *guard.Slot, steps []guard.Step) (left, gone []guard.Step, err error) {
+	list, err := b.cfg.Guardians.Status(ctx, s)
+	if err != nil {
+		return steps, nil, err
+	}
+	var errs []error
+	for _, step := range steps {
+		i := slices.IndexFunc(list, func(st guard.Standing) bool { return st.Server == step.Server })
+		switch {
+		case i >= 0 && errors.Is(list[i].Err, guard.ErrGone):
+			gone = append(gone, step)
+			continue
+		case i >= 0 && list[i].Err != nil:
+			errs = append(errs, fmt.Errorf("no key server is told before all of them answer: key server %s: %w", step.Server, list[i].Err))
+		}
+		left = append(left, step)
+	}
+	return left, gone, errors.Join(errs...)
 }
 
 // confirm takes steps, all at once, and returns those that are left, and those whose
@@ -558,15 +628,20 @@ func (o *Owner) pinsEnd(ctx context.Context) []guard.Step {
 // this one, which takes its place.
 func (b *Backup) inheritPINs(ctx context.Context, old *Owner) error {
 	steps := old.pinsEnd(ctx)
-	if len(steps) == 0 || b.cfg.Guardians == nil {
-		return nil
-	}
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return err
 	}
 	defer b.end()
+	return b.endLater(ctx, steps)
+}
+
+// endLater makes accounts end, now or with a later Save.
+func (b *Backup) endLater(ctx context.Context, steps []guard.Step) error {
+	if len(steps) == 0 {
+		return nil
+	}
 	r := b.dev.pin
-	r.Ending = append(slices.Clone(r.Ending), steps...)
+	r.Ending = slices.Concat(r.Ending, steps)
 	if err := b.recordPIN(r); err != nil {
 		return err
 	}
@@ -754,7 +829,7 @@ func (f *Found) PINSlots(ctx context.Context) ([]PINSlot, error) {
 
 // PINSlots is Found.PINSlots for the backup of this device.
 func (b *Backup) PINSlots(ctx context.Context) ([]PINSlot, error) {
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return nil, err
 	}
 	id := guard.ID(b.dev.key.Backup())
@@ -940,7 +1015,7 @@ func (b *Backup) DrillPIN(ctx context.Context, s PINSlot, pin, passphrase secret
 	if err != nil {
 		return Report{}, told, err
 	}
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return Report{}, told, err
 	}
 	defer b.end()
@@ -970,7 +1045,7 @@ func (b *Backup) UnlockPIN(ctx context.Context, s PINSlot, pin, passphrase secre
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return nil, nil, err
 	}
 	ours := keys.ID() == b.dev.key.Backup()

@@ -57,12 +57,12 @@ func TestPIN(t *testing.T) {
 	if _, err := b.Check(ctx); err != nil {
 		t.Error(err)
 	}
-	servers.Before = func(server string, _ protocol.Request) error {
+	servers.Before(func(server string, _ protocol.Request) error {
 		if server == servers.Names[0] {
 			return guardtest.ErrNetwork
 		}
 		return nil
-	}
+	})
 	other := newDevice(t, cfg)
 	_, _, err = openPIN(t, other, "3718", "")
 	isErr(t, err, guard.ErrWrongPIN, satchel.CodeWrongSecret)
@@ -148,19 +148,20 @@ func TestRemovePIN(t *testing.T) {
 		t.Fatal(err)
 	}
 	copied := st.Clone()
-	away := 2 // key servers
-	servers.Before = func(server string, _ protocol.Request) error {
-		for _, name := range servers.Names[:away] {
+	var away atomic.Int64 // key servers
+	away.Store(2)
+	servers.Before(func(server string, _ protocol.Request) error {
+		for _, name := range servers.Names[:away.Load()] {
 			if server == name {
 				return guardtest.ErrNetwork
 			}
 		}
 		return nil
-	}
+	})
 	if err := ow.RemoveSlot(ctx, info.ID); !errors.Is(err, guard.ErrUnreachable) || len(b.Slots()) != 1 || len(b.Status().PINEnding) != 2 {
 		t.Errorf("removed with two of three key servers away: %v, %+v", err, b.Status())
 	}
-	away = 1
+	away.Store(1)
 	b.Close()
 	if b, err = satchel.Open(cfg); err != nil {
 		t.Fatal(err)
@@ -169,7 +170,7 @@ func TestRemovePIN(t *testing.T) {
 	if _, err := b.Sync(ctx); err != nil || len(b.Status().PINEnding) != 1 {
 		t.Errorf("with one away: %v, %+v", err, b.Status())
 	}
-	away = 0
+	away.Store(0)
 	if _, err := b.Sync(ctx); err != nil || len(b.Status().PINEnding) != 0 {
 		t.Errorf("with all: %v, %+v", err, b.Status())
 	}
@@ -203,23 +204,24 @@ func TestChangePINFails(t *testing.T) {
 			}
 			var n atomic.Int64 // steps of the network so far; the k-th and all after it fail
 			fails := func() bool { return n.Add(1) > int64(k) }
-			servers.Before = func(string, protocol.Request) error {
+			servers.Before(func(string, protocol.Request) error {
 				if fails() {
 					return guardtest.ErrNetwork
 				}
 				return nil
-			}
-			st.Choose = func(op storetest.Op, name string) storetest.Fault {
+			})
+			st.Choose(func(op storetest.Op, name string) storetest.Fault {
 				if fails() {
 					return storetest.Unreachable
 				}
 				return storetest.None
-			}
+			})
 			_, err := ow.SetPIN(ctx, satchel.PINPlan{PIN: pin("9062"), Servers: servers.Names, Threshold: 2})
 			done = err == nil && n.Load() <= int64(k)
 			// The device dies.
 			b.Close()
-			servers.Before, st.Choose = nil, nil
+			servers.Before(nil)
+			st.Choose(nil)
 			opened := 0
 			for _, typed := range []string{"3717", "9062"} {
 				found, err := satchel.Find(ctx, newDevice(t, cfg))
@@ -284,12 +286,12 @@ func TestCreateWithPIN(t *testing.T) {
 	if len(objects(t, st, "")) != 0 {
 		t.Error("something was left in the place")
 	}
-	servers.Before = func(server string, r protocol.Request) error {
+	servers.Before(func(server string, r protocol.Request) error {
 		if _, ok := r.Payload.(protocol.Confirm); ok && server == servers.Names[2] {
 			return guardtest.ErrNetwork
 		}
 		return nil
-	}
+	})
 	b, err := satchel.Create(ctx, cfg, plan)
 	if b == nil || !errors.Is(err, satchel.ErrNotProtected) || !errors.Is(err, guard.ErrPending) {
 		t.Fatalf("with a key server that goes away: %v", err)
@@ -364,7 +366,7 @@ func TestRekeyPIN(t *testing.T) {
 	}
 }
 
-// A key server that is gone for good is replaced: the change ends, and what could not be
+// R13: a key server that is gone for good is replaced: the change ends, and what could not be
 // told there is not forgotten.
 func TestReplaceDeadServer(t *testing.T) {
 	t.Parallel()
@@ -399,16 +401,16 @@ func TestRestoreAfterDeadChange(t *testing.T) {
 	for k := rand.IntN(3); ; k += 1 + rand.IntN(3) {
 		servers, _, cfg, b, ow := pinned(t)
 		var n atomic.Int64
-		servers.Before = func(string, protocol.Request) error {
+		servers.Before(func(string, protocol.Request) error {
 			if n.Add(1) > int64(k) {
 				return guardtest.ErrNetwork
 			}
 			return nil
-		}
+		})
 		_, err := ow.SetPIN(ctx, satchel.PINPlan{PIN: pin("9062"), Servers: servers.Names, Threshold: 2})
 		ended := err == nil
 		b.Close()
-		servers.Before = nil
+		servers.Before(nil)
 		other := newDevice(t, cfg)
 		found, err := satchel.Find(ctx, other)
 		if err != nil {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	satchel "github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/store"
@@ -94,4 +97,132 @@ func TestSetPlacesOtherDevice(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	save(t, b, item("labels", "goes on"))
+}
+
+// Places are looked at and written at once: each waits here until all are asked.
+func TestPlacesAtOnce(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	const n = 3
+	var meeting sync.Map // by operation: *meet
+	choose := func(op storetest.Op, _ string) storetest.Fault {
+		if m, ok := meeting.Load(op); ok {
+			m.(*meet).wait(ctx)
+		}
+		return storetest.None
+	}
+	var stores []store.Store
+	for range n {
+		st := &storetest.Faulty{Inner: &mem.Store{}}
+		st.Choose(choose)
+		stores = append(stores, st)
+	}
+	cfg := config(t, stores...)
+	b, _, way := create(t, cfg, item("labels", "1"))
+	defer b.Close()
+
+	for _, op := range []storetest.Op{storetest.List, storetest.Put, storetest.Get} {
+		meeting.Store(op, newMeet(n))
+	}
+	save(t, b, item("labels", "2"))
+	meeting.Clear()
+	meeting.Store(storetest.List, newMeet(n))
+	found, err := satchel.Find(ctx, satchel.Config{Places: cfg.Places, Settle: -1})
+	if err != nil || len(found) != 1 || len(found[0].Places) != n {
+		t.Fatalf("got %v, %v", found, err)
+	}
+	meeting.Store(storetest.List, newMeet(n))
+	if _, err := found[0].Open(ctx, way); err != nil {
+		t.Error(err)
+	}
+	if ctx.Err() != nil {
+		t.Error("places were asked one after another")
+	}
+}
+
+// meet lets nobody go on before all are there, the first time.
+type meet struct {
+	all  sync.WaitGroup
+	mu   sync.Mutex
+	left int // guarded by mu
+}
+
+func newMeet(n int) *meet {
+	m := &meet{left: n}
+	m.all.Add(n)
+	return m
+}
+
+func (m *meet) wait(ctx context.Context) {
+	m.mu.Lock()
+	if m.left > 0 {
+		m.left--
+		m.all.Done()
+	}
+	m.mu.Unlock()
+	done := make(chan struct{})
+	go func() { m.all.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// The bytes of a large object on their way are shown, those of small ones are not.
+func TestProgressOfBytes(t *testing.T) {
+	t.Parallel()
+	slow := &telling{Store: &mem.Store{}}
+	cfg := config(t, slow)
+	var mu sync.Mutex
+	var seen []satchel.Progress
+	cfg.Progress = func(p satchel.Progress) {
+		mu.Lock()
+		defer mu.Unlock()
+		if p.Bytes > 0 {
+			seen = append(seen, p)
+		}
+	}
+	b, _, way := create(t, cfg, item("labels", "1"))
+	if len(seen) != 0 {
+		t.Errorf("small objects show bytes: %+v", seen)
+	}
+	save(t, b, item("file/large", strings.Repeat("0123456789abcdef", 3<<16)))
+	last := satchel.Progress{}
+	for _, p := range seen {
+		if p.Stage != satchel.Uploading || p.Place != "mem:0" || p.Size < 3<<20 || p.Bytes > p.Size || p.Bytes < last.Bytes {
+			t.Errorf("got %+v after %+v", p, last)
+		}
+		last = p
+	}
+	if len(seen) < 4 || last.Bytes != last.Size {
+		t.Errorf("shown %d times, the last time %+v", len(seen), last)
+	}
+	seen = nil
+	cfg.Places[0].Store = slow
+	cfg = newDevice(t, cfg)
+	restore(t, cfg, way)
+	if len(seen) == 0 || seen[0].Stage != satchel.Restoring || seen[0].Size != 0 {
+		t.Errorf("restoring: got %+v", seen)
+	}
+}
+
+// telling is a store that tells of the bytes on their way, in parts.
+type telling struct{ store.Store }
+
+func (s *telling) Put(ctx context.Context, name string, data []byte) error {
+	tell(ctx, len(data))
+	return s.Store.Put(ctx, name, data)
+}
+
+func (s *telling) Get(ctx context.Context, name string, want store.Hash, limit int64) ([]byte, error) {
+	data, err := s.Store.Get(ctx, name, want, limit)
+	tell(ctx, len(data))
+	return data, err
+}
+
+func tell(ctx context.Context, n int) {
+	for ; n > 0; n -= 100_000 {
+		store.Moved(ctx, min(n, 100_000))
+	}
 }

@@ -91,7 +91,7 @@ func (b *Backup) Prune(ctx context.Context, keep int) (Pruned, error) {
 	if keep < 1 {
 		return done, errors.New("pruning: at least one checkpoint is kept")
 	}
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return done, err
 	}
 	defer b.end()
@@ -214,7 +214,7 @@ func (b *Backup) prunePlace(ctx context.Context, p store.Place, branches bool, d
 		ok, err := doomed(ctx, o, below(d.info.Folder, o.Name))
 		if err == nil && ok {
 			// Nothing that others add meanwhile needs what is doomed.
-			err = b.apart(p, func() error { return p.Store.Delete(ctx, o) })
+			err = b.apart(ctx, p, func() error { return p.Store.Delete(ctx, o) })
 		}
 		if err != nil {
 			return err
@@ -306,31 +306,31 @@ type PruneOptions struct {
 // Prune is Backup.Prune for all that the places hold of this backup, also what older
 // devices wrote and what a crash left: everything that no state from the oldest kept
 // checkpoint on needs, that is older than it, and that opens with the backup's key
-// (R3).
+// (R3). A channel backup that only a branch holds is made an item of this history before
+// the branch goes (R21).
 func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 	var done Pruned
 	b := o.b
 	if opts.Keep < 1 {
 		return done, errors.New("pruning: at least one checkpoint is kept")
 	}
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return done, err
 	}
 	defer b.end()
-	looks, err := b.pruneBegin(ctx)
+	looks, op, branches, err := o.pruneBegin(ctx)
 	if err != nil {
 		return done, err
 	}
-	op, err := o.opened(ctx)
-	if err != nil {
-		return done, fmt.Errorf("pruning: %w", err)
-	}
-	if op.state.name != b.dev.head() {
-		return done, fmt.Errorf("pruning: the newest that opens is generation %d: %w", op.state.name.Generation, cmp.Or(op.preview.Problem, ErrOlder))
-	}
-	branches, err := op.branches(ctx)
-	if err != nil {
-		return done, fmt.Errorf("pruning: %w", err)
+	if len(branches) > 0 && opts.Branches {
+		// A node's channels that only the branch knows must not go with it (R21).
+		if some, err := o.keepChannels(ctx, op); err != nil {
+			return done, fmt.Errorf("pruning: %w", err)
+		} else if some {
+			if looks, op, branches, err = o.pruneBegin(ctx); err != nil {
+				return done, err
+			}
+		}
 	}
 	if err := b.setStrangers(op.aliens); err != nil {
 		return done, fmt.Errorf("pruning: %w", err)
@@ -383,6 +383,23 @@ func (o *Owner) Prune(ctx context.Context, opts PruneOptions) (Pruned, error) {
 		}
 	}
 	return done, errors.Join(append(errs, b.dev.savePlaces())...)
+}
+
+// pruneBegin is that of the Backup, and opens the backup as the places hold it then.
+func (o *Owner) pruneBegin(ctx context.Context) (looks []look, op *Opened, branches map[seal.SnapshotName]bool, err error) {
+	if looks, err = o.b.pruneBegin(ctx); err != nil {
+		return nil, nil, nil, err
+	}
+	if op, err = o.opened(ctx); err == nil && op.state.name != o.b.dev.head() {
+		err = fmt.Errorf("the newest that opens is generation %d: %w", op.state.name.Generation, cmp.Or(op.preview.Problem, ErrOlder))
+	}
+	if err == nil {
+		branches, err = op.branches(ctx)
+	}
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("pruning: %w", err)
+	}
+	return looks, op, branches, nil
 }
 
 // setStrangers records snapshots that are known not to be of this backup.

@@ -54,7 +54,7 @@ const rekeyPrefix = ".satchel-rekey-"
 // anew if anything was saved in between.
 func (o *Owner) Rekey(ctx context.Context, dir string, p RekeyPlan) (*Backup, Rekeyed, error) {
 	b := o.b
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return nil, Rekeyed{}, err
 	}
 	defer b.end()
@@ -217,9 +217,20 @@ func (o *Owner) renew(ctx context.Context, dir string, p RekeyPlan) (*Backup, er
 	if err := b.setRekey(begun); err != nil {
 		return nil, err
 	}
-	err := stage(cfg, info, device, func(nb *Backup) error { return nb.sealAnew(ctx, d, keys, p) })
+	err := stage(cfg, info, device, func(nb *Backup) error {
+		err := nb.sealAnew(ctx, d, keys, p)
+		begun.PIN = nb.dev.pin.Undo
+		return err
+	})
 	if err != nil {
 		return nil, errors.Join(err, b.setRekey(rekeyRecord{}))
+	}
+	if begun.PIN != nil {
+		// Until its PIN is set the new one knows how to end it. After that, and a crash,
+		// nobody would: its keys are in its slots only.
+		if err := b.setRekey(begun); err != nil {
+			return nil, err // The next call puts it away.
+		}
 	}
 	nb, err := takeUp(ctx, cfg, nil)
 	if err == nil {
@@ -241,7 +252,14 @@ func (o *Owner) renew(ctx context.Context, dir string, p RekeyPlan) (*Backup, er
 // putAway deletes a new backup that is not to be: the old one goes on. What cannot be
 // put away now is by the next call.
 func (o *Owner) putAway(ctx context.Context, nb *Backup) error {
+	pin := o.b.dev.rekey.PIN
+	if pin == nil {
+		pin = nb.dev.pin.Undo
+	}
 	err := nb.withdraw(ctx)
+	if err == nil {
+		err = o.b.endLater(ctx, pin)
+	}
 	if err == nil {
 		err = nb.Forget()
 	}
@@ -429,15 +447,10 @@ func (b *Backup) withdraw(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return err
 	}
 	defer b.end()
-	if p := b.dev.pin.Plan; p != nil && b.cfg.Guardians != nil {
-		if err := b.cfg.Guardians.Abandon(ctx, p); err != nil {
-			b.cfg.Logger.Warn("key servers have accounts of a backup that is not to be", "err", err)
-		}
-	}
 	return o.deleteAll(ctx, new(Deleted))
 }
 

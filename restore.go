@@ -19,7 +19,7 @@ type RestoreOptions struct {
 	// Problem, and goes on without required items that cannot be had: the user has
 	// decided.
 	AcceptProblem bool
-	// BIP39Passphrase is for keys that need one which the backup does not hold.
+	// BIP39Passphrase is for BIP 39 keys that need one which the backup does not hold.
 	// With it the wallet is compared; without it the restore goes on and Compared
 	// is false.
 	BIP39Passphrase secret.Bytes
@@ -39,7 +39,8 @@ type Outcome struct {
 
 // Restore brings the wallet to cfg.Dir: every item is fetched, verified and
 // written to a staging directory, which takes its final name only when all is
-// whole. A wallet that is there already is not overwritten (ErrWrongWallet,
+// whole. Channel backups that only newer snapshots or a branch hold become items beside
+// those of the state (R21). A wallet that is there already is not overwritten (ErrWrongWallet,
 // fs.ErrExist). Then this device takes over as the writer of the backup.
 //
 // As with Create, a Backup and an error together mean that the wallet is
@@ -85,7 +86,7 @@ func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (
 	}
 	info := infoJSON{
 		Version: 1, ID: o.keys.ID().String(), Label: o.found.Label, Folder: o.found.Folder,
-		Network: o.preview.Network, Fingerprint: o.preview.Fingerprint, Created: o.found.Created.Format(dayLayout),
+		Network: o.preview.Network, Kind: recordOf(o.preview.Kind), Fingerprint: o.preview.Fingerprint, Created: o.found.Created.Format(dayLayout),
 	}
 	device := o.keys.Device(epoch, seal.NewDeviceID())
 	info.Device = device.Device().String()
@@ -104,6 +105,17 @@ func (o *Opened) Restore(ctx context.Context, cfg Config, opts RestoreOptions) (
 		}
 		if out.Missing, err = o.fill(ctx, b, opts.AcceptProblem); err != nil {
 			return err
+		}
+		switch warning, err := o.bringChannels(ctx, b); {
+		case err != nil:
+			return err
+		case warning != "":
+			out.Warnings = append(slices.Clone(out.Warnings), warning)
+		}
+		if len(out.Missing) == 0 && o.preview.Problem == nil {
+			if err := b.setDrilled(o.used); err != nil {
+				return err
+			}
 		}
 		if len(o.dead) > 0 {
 			if err := b.setRemoved(o.dead); err != nil {
@@ -186,7 +198,7 @@ func (o *Opened) nextEpoch() uint64 {
 // since lists the snapshots, newer than the state and of an epoch below the limit,
 // that appeared after the backup was opened.
 func (o *Opened) since(ctx context.Context, limit uint64) ([]seal.SnapshotName, error) {
-	r, _, err := newReader(ctx, o.reader.cfg, o.reader.folder, o.reader.places)
+	r, _, err := newReaderOf(ctx, o.reader.cfg, o.reader.folder, o.reader.folder+"/snapshots/", o.reader.places)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +219,7 @@ func (o *Opened) since(ctx context.Context, limit uint64) ([]seal.SnapshotName, 
 // compare recomputes fingerprint and addresses. It reports false if that needs a
 // passphrase that was not given.
 func (o *Opened) compare(opts RestoreOptions) (bool, error) {
-	if o.preview.KeysDropped && opts.Keys.Words().Count() > 0 {
+	if o.preview.KeysDropped && !opts.Keys.IsZero() {
 		if err := opts.Keys.Matches(o.descriptors); err != nil {
 			return false, fmt.Errorf("%w: %w", ErrWrongWallet, err)
 		}
@@ -216,8 +228,8 @@ func (o *Opened) compare(opts RestoreOptions) (bool, error) {
 	if o.wallet == nil {
 		return false, nil
 	}
-	if !o.preview.PassphraseNeeded {
-		return true, nil // Open did it.
+	if !o.preview.PassphraseNeeded || o.preview.Kind == wallet.KindAezeed {
+		return true, nil // Open did it, or only lnd can.
 	}
 	if opts.BIP39Passphrase.Empty() {
 		return false, nil
@@ -247,7 +259,9 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 	var problems []error
 	var required []string // of those that are missing
 	names := o.inOrder()
-	var last carrier
+	stop := o.readAhead(ctx, names)
+	defer stop()
+	last := carrier{once: true}
 	for i, name := range names {
 		b.cfg.progress(Restoring, "", i, len(names))
 		e := o.state.items[name]
@@ -255,10 +269,11 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 			d.items[name] = &entry{line: e.line}
 			continue
 		}
-		v, err := o.restoreValue(ctx, e, &last)
+		moving := b.cfg.moving(ctx, Progress{Stage: Restoring, Done: i, Total: len(names)}, 0)
+		v, err := o.restoreValue(moving, e, &last)
 		if err != nil && ctx.Err() == nil {
-			last = carrier{}
-			v, err = o.restoreValue(ctx, e, &last) // Before it is given up for lost.
+			last = carrier{once: true}
+			v, err = o.restoreValue(moving, e, &last) // Before it is given up for lost.
 		}
 		if keepErr != nil {
 			return nil, keepErr
@@ -284,6 +299,7 @@ func (o *Opened) fill(ctx context.Context, b *Backup, accept bool) (missing []st
 		}
 		d.items[name] = fresh
 	}
+	stop()
 	b.cfg.progress(Restoring, "", len(names), len(names))
 	if len(required) > 0 && !accept {
 		return missing, errors.Join(append([]error{&IncompleteError{Items: required}}, problems...)...)

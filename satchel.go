@@ -28,6 +28,7 @@ package satchel
 
 import (
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/satchel-backup/satchel/guard"
@@ -75,6 +76,9 @@ type Config struct {
 	Now func() time.Time
 
 	disk durable.Disk // its Hook is for crash tests
+
+	inTurn      bool        // one place after another, for tests that count
+	progressing *sync.Mutex // held while Progress runs
 }
 
 // Keychain keeps small secrets on this device. Package keychain has the
@@ -104,6 +108,7 @@ const (
 	Pruning    Stage = "pruning"
 	Restored   Stage = "restored"
 	OpeningKey Stage = "opening"
+	Waiting    Stage = "waiting" // for another process that has the wallet
 )
 
 // Progress tells how far a long operation is.
@@ -112,6 +117,9 @@ type Progress struct {
 	Place string // the address concerned, "" if none
 	Done  int    // of Total; both 0 where nothing can be counted
 	Total int
+	// Bytes is how much of a large object went over the line, and Size how many it has, 0
+	// if that is not known. Both are 0 for small objects, and where a store does not tell.
+	Bytes, Size int64
 }
 
 // Plan is what Create makes a backup of.
@@ -193,7 +201,8 @@ type Status struct {
 	Label       string
 	Folder      string // its name in every place
 	Network     wallet.Network
-	Fingerprint string // 8 hex digits
+	Kind        wallet.Kind // of the keys
+	Fingerprint string      // 8 hex digits; "" for an lnd node's words (aezeed)
 	Created     time.Time
 	Device      string // this device's id
 	Epoch       uint64
@@ -205,11 +214,13 @@ type Status struct {
 	Missing     []string  // items that a restore went on without; a Save of a new value ends that
 	Deleted     bool      // the owner deleted the backup; the wallet is on this device only
 	Verified    time.Time // when enough places were last verified to hold the then newest generation
+	Unprotected time.Time // since when something is not protected, as far as is known; zero if all is
 	Copies      int
 	Places      []PlaceStatus
 
 	KeysDropped  bool      // the backup does not hold the wallet's words
 	WordsWritten time.Time // when words typed back were right; zero if never on this device
+	Drilled      time.Time // when a drill, or the restore that made this device, last passed with a way in that is still one; zero if never
 	Limit        int64     // satoshi above which the user wants to be warned; 0 if not set
 	Next         NextStep  // what would make this wallet safer, "" if nothing is known
 	PINPending   bool      // a PIN was set and its guardians are not told everything yet
@@ -229,7 +240,8 @@ type DeviceInfo struct {
 	Folder      string
 	Network     wallet.Network
 	Created     time.Time
-	Fingerprint string   // 8 hex digits
+	Kind        wallet.Kind
+	Fingerprint string   // 8 hex digits; "" for an lnd node's words (aezeed)
 	Places      []string // addresses
 	Copies      int      // how many of them must hold a change
 }

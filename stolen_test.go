@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
 
 	satchel "github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/protocol"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/store/mem"
 	"github.com/satchel-backup/satchel/wallet"
@@ -187,4 +189,42 @@ func TestStolenDeviceKeyReplays(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	var _ wallet.Keys = k
+}
+
+// Who has a stolen device key can put a head that no state will ever reach. The device
+// stops; who restores is told, decides, and has key servers again that know what is newest.
+func TestStolenDeviceKeyPutsHead(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	servers, st, cfg, b, _ := pinned(t)
+	n := b.Head()
+	h := protocol.NewHead(b.DeviceKey().Head(), n.Epoch, math.MaxUint64, [16]byte{1}, 0)
+	if err := servers.Client().PutHead(ctx, pinsIn(t, st)[0], h, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.Save(ctx, item("labels", "2"))
+	isErr(t, err, satchel.ErrOtherDevice, satchel.CodeOtherDevice)
+	other := newDevice(t, cfg)
+	o, _, err := openPIN(t, other, "3717", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	isErr(t, o.Preview().Problem, satchel.ErrOlder, satchel.CodeOlder)
+	if text := o.Preview().Problem.Error(); !strings.Contains(text, "somebody has the key of the device") {
+		t.Error(text)
+	}
+	d, out, err := o.Restore(ctx, other, satchel.RestoreOptions{AcceptProblem: true})
+	if err != nil || !out.Protected {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	defer d.Close()
+	save(t, d, item("labels", "3"))
+	if s := d.Status(); !s.Anchored || !s.Protected || s.Epoch != n.Epoch+1 {
+		t.Errorf("%+v", s)
+	}
+	// What the thief has is of no use in the new epoch.
+	h = protocol.NewHead(b.DeviceKey().Head(), n.Epoch+1, math.MaxUint64, [16]byte{1}, 0)
+	if err := servers.Client().PutHead(ctx, pinsIn(t, st)[0], h, nil); err == nil {
+		t.Error("the thief puts a head in the new epoch")
+	}
 }
