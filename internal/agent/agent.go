@@ -56,6 +56,13 @@ const (
 	Pruned Kind = "pruned"
 	// SourceFailed says that a source cannot go on. It is tried again.
 	SourceFailed Kind = "source failed"
+	// SourceWorks says that a source which failed goes on.
+	SourceWorks Kind = "source works"
+	// DrillDue says that nobody tried for long whether a restore works. An agent has no
+	// secret, and cannot. It is told when it becomes so, and once a month.
+	DrillDue Kind = "drill due"
+	// Drilled says that a drill passed.
+	Drilled Kind = "drilled"
 	// Alarm says that something is not protected for an hour, and for every day after
 	// that. CaughtUp or Saved says that it is over.
 	Alarm Kind = "alarm"
@@ -77,8 +84,25 @@ type Event struct {
 
 	Report satchel.Report // Checked
 	Pruned satchel.Pruned // Pruned
-	Since  time.Time      // Alarm: since when something is not protected
+	Since  time.Time      // Alarm: since when something is not protected; DrillDue: when a drill last passed, zero if never
 	Err    error          // why; nil where all is well
+}
+
+// Ask asks an agent to do something at once, instead of when it is due. What it does is
+// told in events, as ever.
+type Ask struct {
+	// Check is to compare everything in every place, and to heal; else what is late is
+	// brought to the places.
+	Check bool
+	// Answer gets one element, for which it must have room. An ask that was taken is
+	// answered.
+	Answer chan<- Answer
+}
+
+// Answer is what became of an Ask.
+type Answer struct {
+	Report satchel.Report // of a check that was made
+	Err    error          // as of Check or Sync
 }
 
 // Config says what an agent does.
@@ -88,12 +112,24 @@ type Config struct {
 	// CheckEvery is how often every object in every place is compared. Zero means
 	// once a day, less than zero never. The first time is soon after the start.
 	CheckEvery time.Duration
+	// FirstCheck is how long after the start the first time is. Zero means 30 seconds. Who
+	// keeps many backups, or starts again and again, spreads the work with it.
+	FirstCheck time.Duration
 	// Keep is how many checkpoints are kept, with all that they need, when older states
 	// are pruned after a check that found nothing wrong. Zero prunes nothing.
 	Keep int
+	// DrillEvery is how long after a drill the next one is due. Zero means 90 days, less
+	// than zero never. The first is due a week after the backup was made.
+	DrillEvery time.Duration
 	// Report, if not nil, is told of each event, from one goroutine at a time. Nothing
 	// is saved until it returns.
 	Report func(Event)
+	// Asks, if not nil, is where others ask for something to be done at once.
+	Asks <-chan Ask
+	// Due, if not nil, is told again and again by when it will be told the next time, a
+	// generous time of package time: an agent that misses it hangs. That is how a
+	// watchdog tells one that waits for a slow place from one that will never go on.
+	Due func(time.Time)
 	// Now tells the time of the wall clock, which goes on while the machine sleeps. Nil
 	// means time.Now.
 	Now func() time.Time
@@ -128,8 +164,19 @@ const (
 	// checkPause is how long after a check that could not begin the next one does.
 	checkPause = time.Minute
 
-	alarmAfter = time.Hour       // without protection
-	jump       = 5 * time.Second // a larger difference between two clocks is a sleep, or a clock that was set
+	// grace is what is added to the time that something may take, before it hangs.
+	grace = 5 * time.Minute
+
+	alarmAfter = time.Hour // without protection
+
+	drillEvery = 90 * day
+	drillFirst = 7 * day  // after the backup was made
+	drillAgain = 30 * day // until it is told again
+
+	// steadyAfter is how long a source that failed must go on to be well again.
+	steadyAfter = 10 * time.Minute
+
+	jump = 5 * time.Second // a larger difference between two clocks is a sleep, or a clock that was set
 )
 
 // agent is one call of Run. One goroutine owns it; those of the sources send to
@@ -142,6 +189,7 @@ type agent struct {
 	// Times of package time, which stand still while the machine sleeps.
 	pollAt  time.Time
 	syncAt  time.Time
+	drillAt time.Time     // when is looked whether a drill is due
 	backoff time.Duration // 0 while nothing is late
 	hung    bool          // the last operation took too long
 
@@ -156,6 +204,8 @@ type agent struct {
 	since      time.Time    // since when something is not protected; zero if it is
 	why        error
 	alarmed    time.Time // when that was told last
+	drilled    time.Time // when a drill last passed, as far as is known here
+	drillTold  time.Time // when it was told that one is due; zero if not
 	feeds      []feedState
 
 	wall, mono time.Time // when the two clocks were last compared
@@ -164,17 +214,19 @@ type agent struct {
 // feedState is how the saving of one source's changes goes.
 type feedState struct {
 	since time.Time // of the wall clock, since when it fails; zero if it does not
+	kind  Kind      // how: SourceFailed or NotSaved
 	told  string    // what was told of it
 	err   error
 }
 
-// message is what a source's goroutine has for the owner: changes, or an error of
-// the source.
+// message is what a source's goroutine has for the owner: changes, an error of the
+// source, or that it works again.
 type message struct {
 	source  int
 	changes []source.Change
 	reply   chan error // gets one element, for changes
 	err     error
+	works   bool // the source, which failed, goes on
 }
 
 // Run keeps the backup up to date until ctx ends, and returns ctx.Err() then, or one
@@ -185,8 +237,17 @@ func Run(ctx context.Context, b *satchel.Backup, cfg Config) error {
 	if cfg.CheckEvery == 0 {
 		cfg.CheckEvery = day
 	}
+	if cfg.DrillEvery == 0 {
+		cfg.DrillEvery = drillEvery
+	}
 	if cfg.Report == nil {
 		cfg.Report = func(Event) {}
+	}
+	if cfg.Due == nil {
+		cfg.Due = func(time.Time) {}
+	}
+	if cfg.FirstCheck == 0 {
+		cfg.FirstCheck = firstCheck
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -214,25 +275,22 @@ func (a *agent) begin() {
 	a.mono, a.wall = time.Now(), a.Now().Round(0)
 	a.pollAt, a.syncAt = a.mono, a.mono
 	if a.CheckEvery > 0 {
-		a.checkAt = a.wall.Add(min(firstCheck, a.CheckEvery))
+		a.checkAt = a.wall.Add(min(a.FirstCheck, a.CheckEvery))
 	}
 	st := a.b.Status()
-	a.generation, a.trouble = st.Generation, trouble(st)
+	a.generation, a.trouble, a.drilled = st.Generation, trouble(st), a.lastDrill(st)
 	if !st.Protected {
 		// It was so before this process began, so the hour may be over.
-		a.since, a.why = later(st.Saved, st.Verified), satchel.ErrNotProtected
+		a.since, a.why = st.Unprotected, satchel.ErrNotProtected
 		if a.since.After(a.wall) {
 			a.since = a.wall // The clock was wrong then.
 		}
 	}
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
+// Lasts reports whether an error is one that Run ends with: trying again at once is of no
+// use.
+func Lasts(err error) bool { return fatal(err) }
 
 // fatal reports whether an error stays, whatever is tried.
 func fatal(err error) bool {
@@ -245,15 +303,21 @@ func fatal(err error) bool {
 	return !errors.Is(err, satchel.ErrNotProtected) && (errors.Is(err, durable.ErrCorrupt) || errors.Is(err, seal.ErrDamaged))
 }
 
+// back says that the agent goes on within d.
+func (a *agent) back(d time.Duration) { a.Due(time.Now().Add(d + grace)) }
+
 // turn does one thing that is due, or waits for it or for a source.
 func (a *agent) turn(ctx context.Context) error {
 	a.clocks()
+	a.back(pollEvery)
+	a.drills()
 	now := a.mono
 	switch {
 	case !now.Before(a.syncAt):
-		return a.sync(ctx)
+		return a.sync(ctx, false)
 	case !a.checkAt.IsZero() && !a.wall.Before(a.checkAt):
-		return a.check(ctx)
+		_, err := a.check(ctx)
+		return err
 	case !now.Before(a.pollAt):
 		return a.poll()
 	}
@@ -266,6 +330,17 @@ func (a *agent) turn(ctx context.Context) error {
 	case m := <-a.inbox:
 		a.clocks()
 		return a.handle(ctx, m)
+	case ask := <-a.Asks:
+		a.clocks()
+		a.backoff, a.hung = 0, false // Who asks thinks that it may succeed now.
+		var answer Answer
+		if ask.Check {
+			answer.Report, answer.Err = a.check(ctx)
+		} else {
+			answer.Err = a.sync(ctx, true)
+		}
+		ask.Answer <- answer
+		return answer.Err
 	case <-timer.C:
 	}
 	return nil
@@ -284,8 +359,18 @@ func (a *agent) clocks() {
 	if next := wall.Add(a.CheckEvery); a.checkAt.After(next) {
 		a.checkAt = next // The clock was put back.
 	}
-	if a.since.After(wall) {
-		a.since = wall
+	// What lies in the future was noted before the clock was put back. Nobody would be told
+	// again until it has come so far.
+	back := func(times ...*time.Time) {
+		for _, t := range times {
+			if t.After(wall) {
+				*t = wall
+			}
+		}
+	}
+	back(&a.since, &a.toldAt, &a.alarmed, &a.drillTold)
+	for i := range a.feeds {
+		back(&a.feeds[i].since)
 	}
 }
 
@@ -303,7 +388,14 @@ func (a *agent) feed(ctx context.Context, i int, src source.Source) {
 	var backoff time.Duration
 	for {
 		began := time.Now()
+		ended := make(chan struct{})
+		var steady sync.WaitGroup
+		if backoff > 0 {
+			steady.Go(func() { a.steady(ctx, i, ended) })
+		}
 		err := src.Run(ctx, save)
+		close(ended)
+		steady.Wait()
 		if time.Since(began) > backoffMost {
 			backoff = 0
 		}
@@ -321,6 +413,22 @@ func (a *agent) feed(ctx context.Context, i int, src source.Source) {
 	}
 }
 
+// steady tells the owner that a source which failed goes on, unless it ends soon.
+func (a *agent) steady(ctx context.Context, i int, ended <-chan struct{}) {
+	select {
+	case <-time.After(steadyAfter):
+	case <-ended:
+		return
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case a.inbox <- message{source: i, works: true}:
+	case <-ended:
+	case <-ctx.Done():
+	}
+}
+
 // jitter returns a time of about d, at most d, so that many agents that failed
 // together do not come again together.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
@@ -328,6 +436,12 @@ func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 // handle does what a source asks for.
 func (a *agent) handle(ctx context.Context, m message) error {
 	f := &a.feeds[m.source]
+	if m.works {
+		if f.kind == SourceFailed {
+			a.works(f)
+		}
+		return nil
+	}
 	if m.reply == nil {
 		a.fails(f, Event{Kind: SourceFailed, Err: m.err})
 		return nil
@@ -336,6 +450,7 @@ func (a *agent) handle(ctx context.Context, m message) error {
 	if a.hung {
 		limit = impatience
 	}
+	a.back(limit)
 	opCtx, cancel := context.WithTimeout(ctx, limit)
 	res, err := Save(opCtx, a.b, m.changes...)
 	a.hung = opCtx.Err() != nil
@@ -356,10 +471,20 @@ func (a *agent) handle(ctx context.Context, m message) error {
 		return err
 	}
 	m.reply <- nil
-	*f = feedState{}
 	saved, removed := changed(a.b, res, m.changes)
 	a.settle(ctx, err, len(saved)+len(removed) > 0, Event{Kind: Saved, Items: saved, Removed: removed, Healed: res.Healed})
+	a.works(f)
 	return nil
+}
+
+// works takes note that the changes of a source are kept, and tells it where all are
+// again.
+func (a *agent) works(f *feedState) {
+	failed := f.kind != ""
+	*f = feedState{}
+	if failed && !slices.ContainsFunc(a.feeds, func(f feedState) bool { return f.kind != "" }) {
+		a.tell(Event{Kind: SourceWorks})
+	}
 }
 
 // fails takes note that the changes of a source are not kept, and tells it if that
@@ -368,19 +493,57 @@ func (a *agent) fails(f *feedState, e Event) {
 	if f.since.IsZero() {
 		f.since = a.wall
 	}
-	f.err = e.Err
+	f.err, f.kind = e.Err, e.Kind
 	if told := fmt.Sprint(e.Kind, satchel.CodeOf(e.Err)); f.told != told {
 		f.told = told
 		a.tell(e)
 	}
 }
 
-// sync brings to the places what they lack.
-func (a *agent) sync(ctx context.Context) error {
+// sync brings to the places what they lack. A change that comes meanwhile goes first: it is
+// journalled, and brings up what is late too. If all of it is asked for, sync goes on then.
+func (a *agent) sync(ctx context.Context, all bool) error {
+	a.back(patience)
 	opCtx, cancel := context.WithTimeout(ctx, patience)
-	res, err := a.b.Sync(opCtx)
+	defer cancel()
+	type outcome struct {
+		res satchel.Result
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		res, err := a.b.Sync(opCtx)
+		done <- outcome{res, err}
+	}()
+	var out outcome
+	for waiting := true; waiting; {
+		select {
+		case out = <-done:
+			waiting = false
+		case m := <-a.inbox:
+			a.clocks()
+			if m.reply == nil {
+				a.handle(ctx, m)
+				continue
+			}
+			// A place that hangs must not keep it from this device. What the places have
+			// taken counts.
+			cancel()
+			if out = <-done; fatal(out.err) {
+				m.reply <- out.err
+				return out.err
+			}
+			if len(out.res.Healed) > 0 {
+				a.tell(Event{Kind: Healed, Healed: out.res.Healed})
+			}
+			if err := a.handle(ctx, m); err != nil || !all || a.trouble == "" && a.failed == satchel.CodeDone {
+				return err
+			}
+			return a.sync(ctx, all)
+		}
+	}
+	res, err := out.res, out.err
 	a.hung = opCtx.Err() != nil
-	cancel()
 	switch {
 	case errors.Is(err, satchel.ErrBusy):
 		a.syncAt = time.Now().Add(jitter(busyPause)) // It says nothing about the places.
@@ -504,27 +667,27 @@ func worthRetry(st satchel.Status) bool {
 
 // check compares everything in every place, and heals what it finds. A change that
 // comes meanwhile goes first.
-func (a *agent) check(ctx context.Context) error {
+func (a *agent) check(ctx context.Context) (satchel.Report, error) {
 	opCtx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
 	var r satchel.Report
-	err := a.meanwhile(ctx, cancel, func() (err error) {
+	err := a.meanwhile(ctx, checkPatience, cancel, func() (err error) {
 		r, err = a.b.Check(opCtx)
 		return err
 	})
 	if fatal(err) && len(r.Places) == 0 {
-		return err
+		return r, err
 	}
 	a.clocks()
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return r, ctx.Err()
 	}
 	if err != nil && len(r.Places) == 0 || errors.Is(err, satchel.ErrBusy) {
 		// It did not begin, or another process had the wallet for long.
-		a.checkAt = a.wall.Add(checkPause)
-		return err
+		a.nextCheck(checkPause)
+		return r, err
 	}
-	a.checkAt = a.wall.Add(a.CheckEvery)
+	a.nextCheck(a.CheckEvery)
 	st := a.b.Status()
 	before := a.trouble
 	a.trouble = trouble(st)
@@ -532,10 +695,17 @@ func (a *agent) check(ctx context.Context) error {
 	a.tell(Event{Kind: Checked, Report: r, Err: err})
 	a.tellBranches(st)
 	if err != nil || before != "" || a.trouble != "" {
-		return a.sync(ctx)
+		return r, a.sync(ctx, true)
 	}
 	a.prune(ctx)
-	return ctx.Err()
+	return r, ctx.Err()
+}
+
+// nextCheck sets when everything is compared next, if it is at all.
+func (a *agent) nextCheck(d time.Duration) {
+	if a.CheckEvery > 0 {
+		a.checkAt = a.wall.Add(d)
+	}
 }
 
 // prune lets older states go. Why it could not is no reason to end: what is wrong with
@@ -548,7 +718,7 @@ func (a *agent) prune(ctx context.Context) {
 	opCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var p satchel.Pruned
-	err := a.meanwhile(ctx, cancel, func() (err error) {
+	err := a.meanwhile(ctx, patience, cancel, func() (err error) {
 		p, err = a.b.Prune(opCtx, a.Keep)
 		return err
 	})
@@ -561,14 +731,20 @@ func (a *agent) prune(ctx context.Context) {
 }
 
 // meanwhile saves what the sources hand over while do, an operation that lets others
-// in, goes on. If the agent must end, it cancels do.
-func (a *agent) meanwhile(ctx context.Context, cancel func(), do func() error) error {
+// in and ends within limit, goes on. If the agent must end, it cancels do.
+func (a *agent) meanwhile(ctx context.Context, limit time.Duration, cancel func(), do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
-	for {
+	look := time.NewTicker(pollEvery)
+	defer look.Stop()
+	for end := time.Now().Add(limit); ; {
+		a.back(time.Until(end))
 		select {
 		case err := <-done:
 			return err
+		case <-look.C:
+			a.clocks()
+			a.alarm()
 		case m := <-a.inbox:
 			a.clocks()
 			if err := a.handle(ctx, m); fatal(err) {
@@ -597,6 +773,49 @@ func (a *agent) alarm() {
 	}
 	a.alarmed = a.wall
 	a.tell(Event{Kind: Alarm, Since: since, Err: why})
+}
+
+// drills tells that a drill is due, and that one passed.
+func (a *agent) drills() {
+	if a.mono.Before(a.drillAt) {
+		return
+	}
+	a.drillAt = a.mono.Add(pollEvery)
+	st := a.b.Status()
+	if st.Drilled = a.lastDrill(st); st.Drilled.After(a.drilled) {
+		a.drilled, a.drillTold = st.Drilled, time.Time{}
+		a.tell(Event{Kind: Drilled})
+	}
+	if st.Drilled.IsZero() && !a.drilled.IsZero() {
+		// The way in is gone that it went by. Who just chose another one knows it still.
+		a.drilled, a.drillTold = time.Time{}, a.wall.Add(drillFirst-drillAgain)
+	}
+	if a.DrillEvery < 0 || st.Deleted || a.wall.Before(DrillDueAt(st, a.DrillEvery)) || !a.drillTold.IsZero() && a.wall.Sub(a.drillTold) < drillAgain {
+		return
+	}
+	a.drillTold = a.wall
+	a.tell(Event{Kind: DrillDue, Since: st.Drilled})
+}
+
+// lastDrill returns when a drill last passed, zero if that is not known: a clock that was
+// wrong then says a time that is to come, and nobody would be reminded until then.
+func (a *agent) lastDrill(st satchel.Status) time.Time {
+	if st.Drilled.After(a.wall.Add(day)) {
+		return time.Time{}
+	}
+	return st.Drilled
+}
+
+// DrillDueAt returns when the next drill of a backup is due, every being the time between
+// two, 0 for 90 days.
+func DrillDueAt(st satchel.Status, every time.Duration) time.Time {
+	if every == 0 {
+		every = drillEvery
+	}
+	if st.Drilled.IsZero() {
+		return st.Created.Add(drillFirst)
+	}
+	return st.Drilled.Add(every)
 }
 
 // tell reports an event, with how the backup stands.

@@ -14,6 +14,7 @@ import (
 	"github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/internal/agent"
 	"github.com/satchel-backup/satchel/seal"
+	"github.com/satchel-backup/satchel/slot"
 	"github.com/satchel-backup/satchel/source"
 	"github.com/satchel-backup/satchel/store"
 	"github.com/satchel-backup/satchel/store/storetest"
@@ -269,12 +270,12 @@ func TestCheckFinds(t *testing.T) {
 // A check that hangs keeps no change waiting.
 func TestCheckLetsIn(t *testing.T) {
 	prepare := func(w *world) {
-		w.places[0].Choose = func(op storetest.Op, name string) storetest.Fault {
+		w.places[0].Choose(func(op storetest.Op, name string) storetest.Fault {
 			if op == storetest.Get && strings.Contains(name, "/slots/") {
 				return storetest.Hang
 			}
 			return storetest.None
-		}
+		})
 	}
 	try(t, 1, agent.Config{}, prepare, func(w *world) {
 		w.wait(31 * time.Second)
@@ -399,13 +400,14 @@ func TestBusy(t *testing.T) {
 		w.wait(6 * time.Minute)
 		w.take()
 		w.put1("labels", "1")
-		w.want("saved labels")
+		w.want("saved labels", "source works")
 		w.later(2 * time.Hour)
 		w.want()
 	})
 }
 
-// A source that fails is told once and run again.
+// A source that fails is told once and run again. If it goes on failing for an hour that
+// is an alarm; once it goes on for a while all is well, also if nothing changes in it.
 func TestSourceFails(t *testing.T) {
 	try(t, 1, never, nil, func(w *world) {
 		began := w.feed.runs.Load()
@@ -419,10 +421,82 @@ func TestSourceFails(t *testing.T) {
 		if n := w.feed.runs.Load() - began; n != 5 {
 			t.Errorf("%d runs after 5 failures", n)
 		}
-		w.wait(time.Hour)
+		for range 8 {
+			w.feed.fail <- io.ErrUnexpectedEOF
+			w.wait(5 * time.Minute)
+		}
 		w.want("alarm")
+		w.wait(7 * time.Minute)
+		w.want()
+		w.wait(4 * time.Minute)
+		w.want("source works")
+		w.wait(2 * time.Hour)
+		w.want()
+		w.feed.fail <- io.ErrUnexpectedEOF
+		w.wait(time.Minute)
+		w.want("source failed")
 		w.put1("labels", "1")
-		w.want("saved labels")
+		w.want("saved labels", "source works")
+		w.wait(time.Hour)
+		w.want()
+	})
+}
+
+// A drill is due a week after the backup was made, and 90 days after the last one. That
+// is told once a month, and that it passed.
+func TestDrillDue(t *testing.T) {
+	day := 24 * time.Hour
+	try(t, 1, never, nil, func(w *world) {
+		w.later(6*day + 20*time.Hour)
+		w.want()
+		w.later(4 * time.Hour)
+		if e := w.want("drill due"); len(e) == 1 && !e[0].Since.IsZero() {
+			t.Errorf("got %+v", e[0])
+		}
+		w.later(29 * day)
+		w.want()
+		w.later(2 * day)
+		w.want("drill due")
+		w.cfg.Now = func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+		b := w.another(true)
+		_, err := b.Drill(w.Context(), w.way)
+		w.must(err)
+		w.must(b.Close())
+		w.wait(10 * time.Second)
+		w.want("drilled")
+		drilled := w.b.Status().Drilled
+		w.later(89 * day)
+		w.want()
+		w.later(2 * day)
+		if e := w.want("drill due"); len(e) == 1 && !e[0].Since.Equal(drilled) {
+			t.Errorf("got %+v, want since %v", e[0], drilled)
+		}
+		b = w.another(true)
+		_, err = b.Drill(w.Context(), w.way)
+		w.must(err)
+		w.wait(10 * time.Second)
+		w.want("drilled")
+
+		// Another way in was not tried, and is when it is not new any more.
+		owner, err := b.Unlock(w.Context(), w.way)
+		w.must(err)
+		w.way, _ = slot.NewRecoveryCode()
+		_, err = owner.AddSlot(w.Context(), w.way)
+		w.must(err)
+		w.must(owner.RemoveSlot(w.Context(), owner.Slot().ID))
+		w.must(b.Close())
+		w.wait(10 * time.Second)
+		w.later(6 * day)
+		w.want()
+		w.later(2 * day)
+		w.want("drill due")
+	})
+}
+
+func TestNoDrill(t *testing.T) {
+	try(t, 1, agent.Config{CheckEvery: -1, DrillEvery: -1}, nil, func(w *world) {
+		w.later(100 * 24 * time.Hour)
+		w.want()
 	})
 }
 

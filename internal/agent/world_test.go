@@ -101,8 +101,10 @@ type world struct {
 	stores []*mem.Store
 	b      *satchel.Backup
 	feed   *feed
-	ahead  atomic.Int64 // of the wall clock: the machine slept
+	asks   chan agent.Ask // nil unless prepare makes it
+	ahead  atomic.Int64   // of the wall clock: the machine slept
 
+	run    func() // begins the agent
 	cancel context.CancelFunc
 	ended  chan error // gets what Run returned
 
@@ -120,7 +122,7 @@ func try(t *testing.T, places int, cfg agent.Config, prepare func(w *world), tes
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{T: t, feed: &feed{calls: make(chan call), fail: make(chan error)}, ended: make(chan error, 1)}
-		w.cfg = satchel.Config{Dir: filepath.Join(t.TempDir(), "wallet"), Keychain: &ring{}, Copies: 1, Shared: true}
+		w.cfg = satchel.Config{Dir: filepath.Join(t.TempDir(), "wallet"), Keychain: &ring{}, Copies: 1, Shared: true, Now: w.now}
 		for i := range places {
 			w.stores = append(w.stores, &mem.Store{})
 			w.places = append(w.places, &storetest.Faulty{Inner: w.stores[i]})
@@ -131,11 +133,11 @@ func try(t *testing.T, places int, cfg agent.Config, prepare func(w *world), tes
 		w.way, _ = slot.NewRecoveryCode()
 		w.b, err = satchel.Create(t.Context(), w.cfg, satchel.Plan{Label: "Sam", Keys: keys, Slots: []slot.Secret{w.way}})
 		w.must(err)
-		defer w.b.Close()
+		defer func() { w.b.Close() }()
 		if prepare != nil {
 			prepare(w)
 		}
-		cfg.Sources = []source.Source{w.feed}
+		cfg.Sources, cfg.Asks = []source.Source{w.feed}, w.asks
 		cfg.Report = func(e agent.Event) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -144,18 +146,35 @@ func try(t *testing.T, places int, cfg agent.Config, prepare func(w *world), tes
 				w.on(e)
 			}
 		}
-		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
-		ctx, cancel := context.WithCancel(t.Context())
-		w.cancel = cancel
-		defer cancel()
-		go func() { w.ended <- agent.Run(ctx, w.b, cfg) }()
-		w.wait(time.Millisecond)
+		cfg.Now = w.now
+		w.run = func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			w.cancel = cancel
+			b := w.b
+			go func() { w.ended <- agent.Run(ctx, b, cfg) }()
+			w.wait(time.Millisecond)
+		}
+		w.run()
+		defer func() { w.cancel() }()
 		test(w)
-		cancel()
+		w.cancel()
 		if err := <-w.ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("Run: got %v, want %v", err, context.Canceled)
 		}
 	})
+}
+
+// now is what the wall clock tells.
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+
+// restart ends the agent, as its process ends, and begins it anew.
+func (w *world) restart() {
+	w.Helper()
+	w.cancel()
+	<-w.ended
+	w.must(w.b.Close())
+	w.b = w.another(true)
+	w.run()
 }
 
 func (w *world) must(err error) {

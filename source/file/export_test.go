@@ -28,3 +28,6 @@ func InBatches(cfg Config, size int64) Config {
 	cfg.batch = size
 	return cfg
 }
+
+// WatchShared is one source's part of a Notifier.
+func WatchShared(n *Notifier) (*Watcher, error) { return n.watch() }

@@ -145,6 +145,8 @@ type Config struct {
 	// Report, if not nil, is told what is left out, once for each state of the file,
 	// by the goroutine that calls Run. Nil means the Logger, without the path.
 	Report func(*SkippedError)
+	// Notifier is shared with other sources. Nil means one of its own.
+	Notifier *Notifier
 	// Logger gets what an operator would want to know. Nil discards it.
 	Logger *slog.Logger
 	// Now tells the time of the wall clock, which notices a sleep. Nil means time.Now.
@@ -191,7 +193,7 @@ func New(cfg Config) (*Source, error) {
 		c.Now = time.Now
 	}
 	if c.sys == nil {
-		c.sys = disk{}
+		c.sys = disk{c.Notifier}
 	}
 	if c.batch == 0 {
 		c.batch = maxBatch

@@ -64,7 +64,9 @@ type watcher struct {
 }
 
 // disk is the system that we run on.
-type disk struct{}
+type disk struct {
+	shared *Notifier // nil for a watcher of its own
+}
 
 func stampOf(info fs.FileInfo) stamp {
 	s := stamp{Mode: info.Mode(), Size: info.Size(), Modified: info.ModTime().UnixNano()}
@@ -114,7 +116,10 @@ func (disk) Read(home, rel string, limit int64) ([]byte, error) {
 	return durable.Disk{Root: root}.ReadFile(rel, limit)
 }
 
-func (disk) Watch() (*watcher, error) {
+func (d disk) Watch() (*watcher, error) {
+	if d.shared != nil {
+		return d.shared.watch()
+	}
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, err

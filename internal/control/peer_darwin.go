@@ -1,0 +1,32 @@
+package control
+
+import (
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const supported = true
+
+// checkPeer returns ErrPeer unless this user is at the other end.
+func checkPeer(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var cred *unix.Xucred
+	var asked error
+	if err := raw.Control(func(fd uintptr) {
+		cred, asked = unix.GetsockoptXucred(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
+	}); err != nil {
+		return err
+	}
+	if asked != nil {
+		return asked
+	}
+	if int(cred.Uid) != os.Geteuid() {
+		return ErrPeer
+	}
+	return nil
+}
