@@ -2,12 +2,18 @@ package main
 
 import (
 	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/webdav"
 )
 
 // The figures themselves are no test: only that they are measured, on a small
@@ -92,6 +98,94 @@ func TestTraces(t *testing.T) {
 	got := sorted(traces([]byte(out)))
 	if want := []share{{"Ed25519", 75}, {"HTTP and the network", 25}}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// The part about places on servers, over one in this process: what it counts are the
+// requests that package webdav says it makes.
+func TestClouds(t *testing.T) {
+	var out bytes.Buffer
+	b := &bench{out: &out, log: t.Output(), hasty: true, dir: t.TempDir(), size: size{
+		cloudItems: 2, cloudChanges: 3, cloudRuns: 1, quick: 1, files: 20, value: 3000, alone: 4, delay: time.Millisecond,
+	}}
+	b.satchel = b.path("satchel")
+	if _, err := b.exec(t.Context(), program{args: []string{"go", "build", "-o", b.satchel, "github.com/satchel-backup/satchel/cmd/satchel"}}); err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(&webdav.Handler{FileSystem: webdav.Dir(t.TempDir()), LockSystem: webdav.NewMemLS()})
+	defer srv.Close()
+	list, absent, err := namedClouds(func(name string) string {
+		if name == "SATCHEL_TEST_WEBDAV_RCLONE" {
+			return "webdav+" + srv.URL
+		}
+		return ""
+	})
+	if err != nil || len(list) != 1 || len(absent) != 4 {
+		t.Fatalf("got %d servers, without %v, %v", len(list), absent, err)
+	}
+	if err := b.inClouds(t.Context(), list); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"| a folder on the same disk | ", "GET 2, MOVE 1, PROPFIND ", "### 20 items, 60,000 B, over S3 and WebDAV", "| WebDAV: rclone | restore all | ", "4 items of 3,000 bytes",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
+// What a proxy counts is what went through it, and each request waits.
+func TestMeter(t *testing.T) {
+	const delay = 20 * time.Millisecond
+	body := strings.Repeat("x", 5000)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got, _ := io.ReadAll(r.Body)
+		if r.URL.EscapedPath() != "/ann%27s/a" || string(got) != body {
+			t.Errorf("got %s with %d bytes", r.URL.EscapedPath(), len(got))
+		}
+		io.WriteString(w, r.Host)
+	}))
+	defer srv.Close()
+	u, err := url.Parse("webdav+" + srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var there, here meter
+	front, stop, err := cloud{url: u}.before(&there, delay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	start := time.Now()
+	for range 2 {
+		req, err := http.NewRequest("PUT", "http://"+front.url.Host+"/ann%27s/a", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := here.transport().RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		host, err := io.ReadAll(resp.Body)
+		if resp.Body.Close(); err != nil || string(host) != front.url.Host {
+			t.Errorf("the server was asked as %q, %v", host, err)
+		}
+	}
+	if took := time.Since(start); took < 2*delay {
+		t.Errorf("it took %v", took)
+	}
+	a, c := there.take(), here.take()
+	for _, got := range []traffic{a, c} {
+		if got.requests() != 2 || got.shares(2) != "PUT 1" || got.up < 10_000 || got.up > 12_000 || got.down < 100 || got.down > 2000 {
+			t.Errorf("got %+v", got)
+		}
+	}
+	if a.up != c.up || a.down != c.down {
+		t.Errorf("the proxy counted %+v, and who asked %+v", a, c)
+	}
+	if again := there.take(); again.requests() != 0 || again.up != 0 {
+		t.Errorf("then %+v", again)
 	}
 }
 

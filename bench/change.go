@@ -90,19 +90,25 @@ func newBackup(ctx context.Context, s changeSpec) (*satchel.Backup, *counting, e
 		return nil, nil, err
 	}
 	place := &counting{Store: f, names: map[string]bool{}}
+	b, _, err := backupIn(ctx, s, store.Place{Address: "folder:" + f.Dir(), Store: place})
+	return b, place, err
+}
+
+// backupIn does that in a place, and returns the recovery code too.
+func backupIn(ctx context.Context, s changeSpec, place store.Place) (*satchel.Backup, string, error) {
 	cfg := satchel.Config{
 		Dir:      filepath.Join(s.Dir, "device"),
-		Places:   []store.Place{{Address: "folder:" + f.Dir(), Store: place}},
+		Places:   []store.Place{place},
 		Keychain: keychain.File(filepath.Join(s.Dir, "keychain")),
 	}
 	if err := os.Mkdir(filepath.Join(s.Dir, "keychain"), 0o700); err != nil {
-		return nil, nil, err
+		return nil, "", err
 	}
 	keys, err := wallet.New(wallet.Regtest, 12, "")
 	if err != nil {
-		return nil, nil, err
+		return nil, "", err
 	}
-	way, _ := slot.NewRecoveryCode()
+	way, code := slot.NewRecoveryCode()
 	plan := satchel.Plan{Label: "bench", Keys: keys, Slots: []slot.Secret{way}}
 	for i := range s.Items {
 		value := make([]byte, s.Value)
@@ -110,7 +116,7 @@ func newBackup(ctx context.Context, s changeSpec) (*satchel.Backup, *counting, e
 		plan.Items = append(plan.Items, satchel.Change{Name: itemName(i), Value: value})
 	}
 	b, err := satchel.Create(ctx, cfg, plan)
-	return b, place, err
+	return b, string(code.Open()), err
 }
 
 // counting is a store that counts the bytes it is given, those of an object that is put

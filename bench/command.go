@@ -22,13 +22,25 @@ func (b *bench) on(w cmdWallet, args ...string) program {
 
 // create makes a wallet in directories of this name.
 func (b *bench) create(ctx context.Context, name string) (cmdWallet, usage, error) {
-	w := cmdWallet{home: b.path(name, "home"), place: b.path(name, "place")}
-	for _, dir := range []string{w.home, w.place} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return w, usage{}, err
-		}
+	place := b.path(name, "place")
+	if err := os.MkdirAll(place, 0o700); err != nil {
+		return cmdWallet{}, usage{}, err
 	}
-	u, err := b.exec(ctx, b.on(w, "create", "--new", "--in", w.place, "--unlock", "recovery-code", "--json"))
+	return b.createIn(ctx, name, place, "")
+}
+
+// createIn makes a wallet in a place, with the password to it if there is one.
+func (b *bench) createIn(ctx context.Context, name, place, password string) (cmdWallet, usage, error) {
+	w := cmdWallet{home: b.path(name, "home"), place: place}
+	if err := os.MkdirAll(w.home, 0o700); err != nil {
+		return w, usage{}, err
+	}
+	p := b.on(w, "create", "--new", "--in", w.place, "--unlock", "recovery-code", "--json")
+	if password != "" {
+		p.args = append(p.args, "--password-fd", "3")
+		p.secrets = [][]byte{[]byte(password)}
+	}
+	u, err := b.exec(ctx, p)
 	if err != nil {
 		return w, u, err
 	}

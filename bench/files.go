@@ -96,7 +96,7 @@ func (b *bench) ourFiles(ctx context.Context, src string, names []string) (f fig
 		there := w
 		there.home = b.path("files-satchel", fmt.Sprintf("home-%d", i))
 		p := b.on(there, "restore", "--from", w.place, "--yes", "--json", "--secret-fd", "3")
-		p.secret = w.code
+		p.secrets = [][]byte{w.code}
 		u, err := b.exec(ctx, p)
 		if err != nil {
 			return f, err

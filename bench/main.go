@@ -4,9 +4,13 @@
 //	go run ./bench > figures.md          everything, in a quarter of an hour
 //	go run ./bench -only change,watch    some of it
 //	go run ./bench -only keyserver -profile cpu.pprof
+//	.ci/clouds-bench                     places on servers, which it installs and starts
 //
 // The key server is measured on SQLite, and on PostgreSQL too if SATCHEL_POSTGRES is the
 // URL of a database in which schemas may be made.
+//
+// Places on servers are measured on those that the environment names, as .ci/clouds
+// starts them.
 //
 // It builds the satchel command and runs it as a user would, on files and folders
 // that it makes in a temporary directory (4 GB; -dir says where) and removes at the end. Where
@@ -50,6 +54,7 @@ type bench struct {
 	satchel  string // the command, built from this tree
 	restic   string // "" if it is not installed
 	keep     string // where to keep the key server's profiles, "" for nowhere
+	hasty    bool   // does not wait for the disk before a program runs: for tests
 }
 
 // size says how much is measured.
@@ -63,6 +68,12 @@ type size struct {
 	quick   int   // of what takes milliseconds
 	watched int   // changes that watch sees
 
+	cloudItems   int           // of the backup that changes on servers
+	cloudChanges int           // changes there in one process
+	cloudRuns    int           // of what takes long over a server
+	alone        int           // items with an object each
+	delay        time.Duration // of each request over a line that is long
+
 	accounts int           // of a key server that are recovered
 	rounds   int           // recoveries of each
 	callers  int           // connections
@@ -75,6 +86,7 @@ type size struct {
 var full = size{
 	items: []int{10, 100, 1000, 10_000}, value: 10_000, small: 2000, large: 1024,
 	files: 10_000, runs: 5, quick: 31, watched: 31,
+	cloudItems: 10, cloudChanges: 101, cloudRuns: 3, alone: 500, delay: 30 * time.Millisecond,
 	accounts: 2048, rounds: 5, callers: 128, others: 1_000_000, rest: 5 * time.Second, bare: 2000,
 }
 
@@ -90,6 +102,7 @@ var sections = []struct {
 	{"files", (*bench).files},
 	{"watch", (*bench).watch},
 	{"keyserver", (*bench).keyserver},
+	{"clouds", (*bench).clouds},
 }
 
 func run(ctx context.Context, args []string, out, log io.Writer) (err error) {

@@ -60,6 +60,8 @@ var documents = []struct {
 	{"../README.md", false, "home"},
 	{"../docs/recovery.md", true, "backup"},
 	{"../docs/operations.md", false, "home"},
+	{"../docs/providers.md", false, "home"},
+	{"../docs/alarms.md", false, "home"},
 }
 
 func TestDocuments(t *testing.T) {

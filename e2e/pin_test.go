@@ -110,7 +110,7 @@ func TestStockAgePIN(t *testing.T) {
 	})
 	t.Run("wrong PIN", func(t *testing.T) {
 		text, screen, err := open(pinWords, "1", "402971")
-		if err == nil || len(text) > 0 || !strings.Contains(screen, "wrong PIN, guesses left: 4") {
+		if err == nil || len(text) > 0 || !strings.Contains(screen, "wrong PIN, nothing was opened: 4 guesses left") {
 			t.Errorf("got %d bytes, %v\n%s", len(text), err, screen)
 		}
 		// The guess comes back with the right one, and is told of.

@@ -83,6 +83,9 @@ func (i *identity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 		return nil, err
 	}
 	o, err := r.Open(ctx)
+	if wrong, ok := errors.AsType[*guard.WrongPINError](err); ok {
+		return nil, wrongPIN(wrong.GuessesLeft)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -108,6 +111,18 @@ func (i *identity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 		i.DisplayMessage(fmt.Sprintf("key server %s gave a false answer", liar))
 	}
 	return key.Open(), nil
+}
+
+// wrongPIN is all that is to be said of one: age shows it as the reason, and adds lines of
+// its own.
+func wrongPIN(left int) error {
+	switch left {
+	case 0:
+		return errors.New("wrong PIN, and no guess left at one key server or more: only another slot opens the backup for sure")
+	case 1:
+		return errors.New("wrong PIN, nothing was opened: 1 guess left, after which the key servers erase what they keep")
+	}
+	return fmt.Errorf("wrong PIN, nothing was opened: %d guesses left", left)
 }
 
 // standing tells, before the PIN is asked for, how many guesses there are, and refuses a

@@ -139,8 +139,8 @@ func TestPlugin(t *testing.T) {
 		t.Errorf("shown %q", u.shown)
 	}
 	u = &user{answers: []string{"4918"}}
-	if _, err := u.open(t, object); err == nil || !strings.Contains(err.Error(), "wrong PIN, guesses left: 4") {
-		t.Errorf("a wrong PIN: got %v", err)
+	if _, err := u.open(t, object); err == nil || !strings.HasSuffix(err.Error(), "satchel plugin: wrong PIN, nothing was opened: 4 guesses left") || len(u.shown) != 3 {
+		t.Errorf("a wrong PIN: got %v, shown %q", err, u.shown)
 	}
 	u = &user{answers: []string{"4917"}}
 	if _, err := u.open(t, object); err != nil || !strings.Contains(strings.Join(u.shown, "\n"), "wrong guesses since the last success: 1") {
@@ -162,6 +162,22 @@ func TestPlugin(t *testing.T) {
 	u = &user{}
 	if _, err := u.open(t, other); err == nil || len(u.shown) != 0 {
 		t.Errorf("another kind of slot: got %v, shown %q", err, u.shown)
+	}
+}
+
+// Until there is none: what is left is said each time.
+func TestWrongPINs(t *testing.T) {
+	install(t)
+	object := enrolled(t, seal.NewKeys(), "4917", "")
+	for _, want := range []string{"4 guesses left", "3 guesses left", "2 guesses left"} {
+		u := &user{answers: []string{"4918"}}
+		if _, err := u.open(t, object); err == nil || !strings.HasSuffix(err.Error(), "nothing was opened: "+want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	u := &user{answers: []string{"4917"}}
+	if _, err := u.open(t, object); err == nil || !strings.Contains(err.Error(), "locked until") {
+		t.Errorf("after three: got %v", err)
 	}
 }
 

@@ -6,15 +6,17 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/satchel-backup/satchel"
 )
 
 const satoshiDigits = 8 // after the point of an amount in bitcoin
 
+// The forms of an amount, which few commands need.
 var (
-	satoshiForm = regexp.MustCompile(`^([0-9]{1,16}) ?(sats?)?$`)
-	bitcoinForm = regexp.MustCompile(`^([0-9]{1,8})(?:\.([0-9]{1,8}))? ?btc$`)
+	satoshiForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9]{1,16}) ?(sats?)?$`) })
+	bitcoinForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9]{1,8})(?:\.([0-9]{1,8}))? ?btc$`) })
 )
 
 // parseAmount reads an amount as a person writes it, exactly: 500000, 500000sat,
@@ -22,9 +24,9 @@ var (
 func parseAmount(text string) (satoshi int64, err error) {
 	lower := strings.ToLower(strings.TrimSpace(text))
 	digits := ""
-	if m := satoshiForm.FindStringSubmatch(lower); m != nil {
+	if m := satoshiForm().FindStringSubmatch(lower); m != nil {
 		digits = m[1]
-	} else if m := bitcoinForm.FindStringSubmatch(lower); m != nil {
+	} else if m := bitcoinForm().FindStringSubmatch(lower); m != nil {
 		digits = m[1] + m[2] + strings.Repeat("0", satoshiDigits-len(m[2]))
 	} else {
 		return 0, &usageError{text: "not an amount: " + printable(text), hint: "satoshi such as 500000 or 500000sat, or bitcoin such as 0.005btc"}

@@ -14,6 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/guard"
+	"github.com/satchel-backup/satchel/secret"
+	"github.com/satchel-backup/satchel/source/cln"
 )
 
 // app is one run of the command: its streams, its flags, and the person or the
@@ -44,18 +47,36 @@ type app struct {
 
 	pinFD, pinPassphraseFD       int
 	newPINFD, newPINPassphraseFD int
+	passwordFD                   int
+	signedIn                     string // what the password from there was for
 
-	guardianFlags  []string // key servers that flags name
-	newPIN         newPIN   // of a wallet that begins with a PIN
-	trustGuardians bool     // so are those that the backup names
-	allowed        []string // key servers that the user allowed
+	guardianFlags  []string                // key servers that flags name
+	newPIN         newPIN                  // of a wallet that begins with a PIN
+	trustGuardians bool                    // so are those that the backup names
+	allowed        []string                // key servers that the user allowed
+	unknown        unknownServers          // those that were not asked
+	tokens         map[string]secret.Bytes // registration tokens that are not in the keychain yet
 
-	progress *progressLine
-	broken   error // of wallets that devices left out
-	unsaid   error // the first of writing the result
+	network   network
+	toldForms bool // how addresses look was said
+	progress  *progressLine
+	broken    error // of wallets that devices left out
+	unsaid    error // the first of writing the result
+
+	outer *app // of which this is a part, see inside
 }
 
 const noFD = -1
+
+// inside is a part of this run that goes on beside others: it asks nobody, prints nothing
+// and knows no flags. What it has to note goes to stderr.
+func (a *app) inside(stderr io.Writer) *app {
+	return &app{
+		stdin: strings.NewReader(""), stdout: io.Discard, stderr: stderr, getenv: a.getenv, now: a.now, keychain: a.keychain, outer: a,
+		secretFD: noFD, newSecretFD: noFD, passphraseFD: noFD, codeFD: noFD, wordsFD: noFD, passwordFD: noFD,
+		pinFD: noFD, pinPassphraseFD: noFD, newPINFD: noFD, newPINPassphraseFD: noFD,
+	}
+}
 
 // usageError is an error in how the command was called. Its hint, if any, says
 // how to call it.
@@ -95,7 +116,7 @@ var errPartly = errors.New("not protected")
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
 	a := &app{
 		stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv, now: time.Now,
-		secretFD: noFD, newSecretFD: noFD, passphraseFD: noFD, codeFD: noFD, wordsFD: noFD,
+		secretFD: noFD, newSecretFD: noFD, passphraseFD: noFD, codeFD: noFD, wordsFD: noFD, passwordFD: noFD,
 		pinFD: noFD, pinPassphraseFD: noFD, newPINFD: noFD, newPINPassphraseFD: noFD,
 	}
 	root := a.rootCommand()
@@ -141,6 +162,9 @@ func codeOf(err error) satchel.Code {
 	if errors.Is(err, errPartly) {
 		return satchel.CodePartly
 	}
+	if errors.Is(err, cln.ErrOtherNode) || errors.Is(err, cln.ErrNetwork) {
+		return satchel.CodeWrongWallet
+	}
 	return satchel.CodeOf(err)
 }
 
@@ -151,11 +175,7 @@ func (a *app) report(err error) {
 	}
 	text, hint := errorText(err), hintFor(err)
 	if a.json {
-		line, _ := json.Marshal(struct {
-			Error string `json:"error"`
-			Code  int    `json:"code"`
-			Hint  string `json:"hint,omitempty"`
-		}{text, int(codeOf(err)), hint})
+		line, _ := json.Marshal(toErrorJSON(err, text, hint))
 		fmt.Fprintf(a.stderr, "%s\n", line)
 		return
 	}
@@ -171,6 +191,27 @@ func (a *app) report(err error) {
 	if hint != "" {
 		a.tell("hint: " + hint)
 	}
+}
+
+// errorJSON is an error for a program.
+type errorJSON struct {
+	Error string `json:"error"`
+	Code  int    `json:"code"`
+	Hint  string `json:"hint,omitempty"`
+
+	// Of a PIN that is wrong or locked.
+	LockedUntil *time.Time `json:"locked_until,omitempty"`
+	GuessesLeft *int       `json:"guesses_left,omitempty"`
+}
+
+func toErrorJSON(err error, text, hint string) errorJSON {
+	j := errorJSON{Error: text, Code: int(codeOf(err)), Hint: hint}
+	if locked, ok := errors.AsType[*guard.LockedError](err); ok {
+		j.LockedUntil, j.GuessesLeft = lockStamp(locked.Until), &locked.GuessesLeft
+	} else if wrong, ok := errors.AsType[*guard.WrongPINError](err); ok {
+		j.GuessesLeft = &wrong.GuessesLeft
+	}
+	return j
 }
 
 // errorText is the error as one line of printable text: parts of it may come from
@@ -296,14 +337,13 @@ there is one it shows whether it is protected.`,
 			root.AddCommand(c)
 		}
 	}
-	add("everyday", a.createCommand(), a.importCommand(), a.watchCommand(), a.backupCommand(), a.putCommand(), a.getCommand(),
-		a.itemsCommand(), a.restoreCommand(), a.statusCommand())
+	add("everyday", a.createCommand(), a.importCommand(), a.watchCommand(), a.agentCommand(), a.backupCommand(), a.putCommand(), a.getCommand(),
+		a.itemsCommand(), a.restoreCommand(), a.statusCommand(), a.lndCommand(), a.clnCommand())
 	add("places", a.storeCommand())
 	add("time", a.historyCommand(), a.revertCommand(), a.pruneCommand(), a.compactCommand())
 	add("ways", a.pinCommand(), a.guardianCommand(), a.slotCommand(), a.wordsCommand(), a.exportCommand(), a.rekeyCommand())
-	add("proof", a.checkCommand(), a.drillCommand(), a.healCommand(), a.limitCommand())
+	add("proof", a.checkCommand(), a.drillCommand(), a.healCommand(), a.alarmCommand(), a.limitCommand())
 	add("expert", a.forgetCommand(), a.deleteCommand(), a.completionCommand(), a.manCommand(), a.versionCommand())
-	cobra.EnableCommandSorting = false
 	root.SetHelpCommand(a.helpCommand())
 	setHelp(root)
 	if err := root.RegisterFlagCompletionFunc("wallet", a.completeWallet); err != nil {
@@ -311,6 +351,10 @@ there is one it shows whether it is protected.`,
 	}
 	return root
 }
+
+// The commands stand in the order in which they are added. This is one variable for all
+// commands of a process.
+func init() { cobra.EnableCommandSorting = false }
 
 // noSuchCommand is the Args of a command that only has subcommands.
 func noSuchCommand(cmd *cobra.Command, args []string) error {

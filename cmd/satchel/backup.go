@@ -54,6 +54,9 @@ there again and compared.
 						hint: "give it a name of your own: satchel put file/NAME FILE",
 					}
 				}
+				if err := refuseDatabase(f); err != nil {
+					return err
+				}
 				value, err := readValue(f)
 				if err != nil {
 					return err

@@ -24,7 +24,7 @@ lost or damaged is listed, and "satchel heal" then puts it back.
   satchel check || satchel heal`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
-			satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder, satchel.CodeListing, satchel.CodeUnreachable, satchel.CodeInterrupted),
+			satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder, satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := a.open(cmd.Context())
 			if err != nil {

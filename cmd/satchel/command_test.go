@@ -9,8 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -112,19 +110,16 @@ func TestFlagsAreFilled(t *testing.T) {
 	}
 }
 
-// The service in docs/operations.md names codes that a watch can end with, and no others.
+// The service of the agent names codes that it can end with, and no others.
 func TestServiceCodes(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	line := regexp.MustCompile(`RestartPreventExitStatus=([0-9 ]+)`).FindSubmatch(text)
+	line := regexp.MustCompile(`RestartPreventExitStatus=([0-9 ]+)`).FindStringSubmatch((&service{}).unit())
 	if line == nil {
 		t.Fatal("no RestartPreventExitStatus")
 	}
-	for f := range strings.FieldsSeq(string(line[1])) {
-		if n, err := strconv.Atoi(f); err != nil || !slices.Contains(watchExits, satchel.Code(n)) {
-			t.Errorf("watch --help does not list the code %s", f)
+	_, help, _ := runHere(t, nil, "agent", "run", "--help")
+	for f := range strings.FieldsSeq(line[1]) {
+		if !regexp.MustCompile(`(?m)^  ` + f + ` `).MatchString(help) {
+			t.Errorf("agent run --help does not list the code %s", f)
 		}
 	}
 }
@@ -287,6 +282,17 @@ func TestMakeWay(t *testing.T) {
 	}
 }
 
+// testApp is a command on a device of its own.
+func testApp(t *testing.T) *app {
+	home := t.TempDir()
+	return &app{getenv: func(name string) string {
+		if name == "SATCHEL_HOME" {
+			return home
+		}
+		return ""
+	}, now: time.Now, passwordFD: noFD}
+}
+
 func TestOpenPlace(t *testing.T) {
 	dir := t.TempDir()
 	for address, want := range map[string]string{
@@ -295,13 +301,38 @@ func TestOpenPlace(t *testing.T) {
 		dir + "/":       "folder:" + dir,
 		filepath.Join(dir, "BitcoinWalletBackup-A-1"): "folder:" + dir,
 	} {
-		p, err := openPlace(address, true)
+		p, err := testApp(t).openPlace(address, true)
 		if err != nil || p.Address != want {
 			t.Errorf("%s: got %q, %v, want %q", address, p.Address, err, want)
 		}
 	}
+	// One place has one address, however it was typed.
+	for address, want := range map[string]string{
+		"webdav+https://ann@Cloud.Example.org:443/dav/ann/":                          "webdav+https://ann@cloud.example.org/dav/ann",
+		"webdav+https://ann@cloud.example.org/dav//ann/BitcoinWalletBackup-Ann-1a2b": "webdav+https://ann@cloud.example.org/dav/ann",
+		"webdav+http://ann@127.0.0.1:80/a%20b":                                       "webdav+http://ann@127.0.0.1/a%20b",
+		"s3://KEY@S3.example.org:443/bucket/BitcoinWalletBackup-Ann-1a2b/":           "s3://KEY@s3.example.org/bucket",
+		"gdrive:ann@example.org/Backups/BitcoinWalletBackup-Ann-1a2b":                "gdrive:ann@example.org/Backups",
+		"gdrive:ann@example.org/":                                                    "gdrive:ann@example.org",
+		"rclone:remote:wallets/BitcoinWalletBackup-Ann-1a2b":                         "rclone:remote:wallets",
+		"rclone:remote:": "rclone:remote:",
+	} {
+		if p, err := testApp(t).openPlace(address, false); err != nil || p.Address != want {
+			t.Errorf("%s: got %q, %v, want %q", address, p.Address, err, want)
+		}
+	}
+	if !samePlace("s3://K@h/b?region=us-east-1", "s3://K@h/b") || samePlace("s3://K@h/b", "s3://K@h/c") {
+		t.Error("a region makes another place, or a bucket does not")
+	}
+	// What was meant as another kind of place makes no folder.
+	t.Chdir(dir)
+	for _, address := range []string{"nextcloud.example.org", "s3", "webdav", "OneDrive", `C:\Users\ann`} {
+		if _, err := testApp(t).openPlace(address, true); codeOf(err) != satchel.CodeUsage {
+			t.Errorf("%s: got %v, want a usage error", address, err)
+		}
+	}
 	for _, address := range []string{"", "folder:", "s3:bucket", "webdav:https://x", filepath.Join(dir, "a", "b")} {
-		if _, err := openPlace(address, true); codeOf(err) != satchel.CodeUsage {
+		if _, err := testApp(t).openPlace(address, true); codeOf(err) != satchel.CodeUsage {
 			t.Errorf("%s: got %v, want a usage error", address, err)
 		}
 	}

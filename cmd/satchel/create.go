@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,16 +23,19 @@ type newWallet struct {
 	network string
 	unlock  string
 	beside  bool // go on although the place holds backups
+
+	yours string // what the first card says of the keys; "" for those of create
 }
 
 func (n *newWallet) flags(a *app, cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&n.in, "in", "", "the `place` that keeps the backup: a folder, or folder:/PATH")
+	f.StringVar(&n.in, "in", "", "the `place` that keeps the backup: a folder, or an address as \"satchel store add\" takes it")
 	a.unlockFlag(cmd, &n.unlock)
 	f.StringVar(&n.label, "label", "Wallet", "`name` of the wallet, readable in the place")
 	f.StringVar(&n.network, "network", "mainnet", "mainnet, testnet, signet or regtest")
 	f.BoolVar(&n.beside, "new", false, "go on although the place already holds backups")
+	a.passwordFlag(cmd)
 }
 
 func (a *app) unlockFlag(cmd *cobra.Command, unlock *string) {
@@ -39,8 +44,7 @@ func (a *app) unlockFlag(cmd *cobra.Command, unlock *string) {
 }
 
 const cards = `  %s
-  The keys of this wallet are made on this device and belong to you alone.
-  You can see them, and take them to any other wallet, whenever you want.
+%s
 
   %s
   An encrypted copy goes to a place of your own. If you lose this device,
@@ -53,8 +57,18 @@ const cards = `  %s
 
 `
 
-const newWalletJSON = `JSON: id, label, folder, network, fingerprint, address (the first to receive),
-protected, verified, places (address, health, generation, verified, error,
+// What the first card says, by where the keys come from.
+const (
+	keysMade = `  The keys of this wallet are made on this device and belong to you alone.
+  You can see them, and take them to any other wallet, whenever you want.`
+	keysBrought = `  The keys are the ones that you have already, and belong to you alone.
+  You can see them, and take them to any other wallet, whenever you want.`
+	keysOfNode = `  The keys are those of your lnd node, which goes on as it is. You can see
+  its 24 words whenever you want; no other wallet than lnd takes them.`
+)
+
+const newWalletJSON = `JSON: id, label, folder, network, kind (bip39, aezeed, xprv), fingerprint ("" for
+aezeed), address (the first to receive; "" for aezeed), protected, verified, places (address, health, generation, verified, error,
 code), slots (id, kind), and secret: what was made to open the backup, unless it
 went to --code-fd.`
 
@@ -65,7 +79,9 @@ func (a *app) createCommand() *cobra.Command {
 		Use:   "create [flags]",
 		Short: "Make a wallet and its backup",
 		Long: `Makes a new Bitcoin wallet on this device, and an encrypted backup of it in a
-place of your own. It asks where, and how you want to open the backup again.
+place of your own. It asks where, and how you want to open the backup again. A place
+is a folder, or an address such as gdrive: or webdav+https://USER@HOST/PATH: "satchel
+store add --help" lists them.
 
 If the place already holds backups, restoring one of them is offered first.
 The words of the wallet are not shown: "satchel export words" does that whenever
@@ -74,12 +90,13 @@ you want to leave for another wallet.
 ` + newWalletJSON,
 		Example: `  satchel create
   satchel create --in ~/Nextcloud --label Samantha
+  satchel create --in gdrive:
   satchel create --in /srv/backup --unlock recovery-code --json
   satchel create --in /srv/backup --unlock pin --new-pin-fd 3 3<pin
   satchel create --in /srv/backup --unlock passphrase --new-secret-fd 3 3<file`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
-			satchel.CodeFewServers, satchel.CodeServerLied, satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+			satchel.CodeFewServers, satchel.CodeServerLied, satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.create(cmd, n, func(context.Context) (wallet.Keys, error) {
 				network, err := wallet.ParseNetwork(n.network)
@@ -124,7 +141,7 @@ func (a *app) create(cmd *cobra.Command, n newWallet, makeKeys func(context.Cont
 			return err
 		}
 	} else {
-		a.term.print(cards, a.term.strong("1  You own it"), a.term.strong("2  How you get it back"), a.term.strong("3  How it is protected"))
+		a.term.print(cards, a.term.strong("1  You own it"), cmp.Or(n.yours, keysMade), a.term.strong("2  How you get it back"), a.term.strong("3  How it is protected"))
 	}
 	place, err := a.askPlace(ctx, n.in)
 	if err != nil {
@@ -143,6 +160,7 @@ func (a *app) create(cmd *cobra.Command, n newWallet, makeKeys func(context.Cont
 	if err != nil {
 		return err
 	}
+	a.noteSame(keys)
 	kind, err := a.askWay(ctx, n.unlock)
 	if err != nil {
 		return err
@@ -168,6 +186,42 @@ func (a *app) create(cmd *cobra.Command, n newWallet, makeKeys func(context.Cont
 		}
 	}
 	return a.created(*status, keys, way, err)
+}
+
+// noteSame says that a wallet of this device has these keys already. Two backups of one
+// wallet are no mistake, but each has its own labels and channels.
+func (a *app) noteSame(keys wallet.Keys) {
+	devices, err := a.devices()
+	if err != nil {
+		return // Whoever makes one is told.
+	}
+	for _, d := range devices {
+		if d.info.Network != keys.Network() || d.info.Kind != keys.Kind() || d.info.Fingerprint != keys.Fingerprint() {
+			continue
+		}
+		if keys.Fingerprint() == "" && !a.sameWords(d, keys) {
+			continue
+		}
+		a.note("this device has a wallet with these keys already: %s; another backup of them is made beside it, with labels and channels of its own; to put the one that is there into another place too: satchel store add --wallet %s", a.which(d), d.name)
+	}
+}
+
+// sameWords reports whether a wallet has these words, as far as that is seen at once.
+func (a *app) sameWords(d device, keys wallet.Keys) bool {
+	cfg, err := a.deviceConfig(d)
+	if err != nil {
+		return false
+	}
+	b, err := satchel.Open(cfg)
+	if err != nil {
+		return false
+	}
+	defer b.Close()
+	theirs, err := b.Keys()
+	if err != nil {
+		return false
+	}
+	return theirs.Aezeed().Equal(keys.Aezeed())
 }
 
 // createBackup makes the backup in a directory of a temporary name, since its id
@@ -202,15 +256,19 @@ func (a *app) createBackup(ctx context.Context, place store.Place, plan satchel.
 
 // created tells what was made.
 func (a *app) created(s satchel.Status, keys wallet.Keys, way newWay, err error) error {
-	address, addressErr := firstAddress(keys)
-	if addressErr != nil {
-		err = errors.Join(err, addressErr)
+	address := ""
+	if s.Kind != wallet.KindAezeed {
+		var addressErr error
+		if address, addressErr = firstAddress(keys); addressErr != nil {
+			err = errors.Join(err, addressErr)
+		}
 	}
 	type createdJSON struct {
 		ID          string         `json:"id"`
 		Label       string         `json:"label"`
 		Folder      string         `json:"folder"`
 		Network     wallet.Network `json:"network"`
+		Kind        wallet.Kind    `json:"kind"`
 		Fingerprint string         `json:"fingerprint"`
 		Address     string         `json:"address"`
 		Protected   bool           `json:"protected"`
@@ -220,7 +278,7 @@ func (a *app) created(s satchel.Status, keys wallet.Keys, way newWay, err error)
 		Secret      string         `json:"secret,omitempty"`
 	}
 	if a.json {
-		if e := a.emit(createdJSON{s.ID, s.Label, s.Folder, s.Network, s.Fingerprint, address, s.Protected, stamp(s.Verified),
+		if e := a.emit(createdJSON{s.ID, s.Label, s.Folder, s.Network, s.Kind, s.Fingerprint, address, s.Protected, stamp(s.Verified),
 			placesJSON(s.Places), slotsJSON(s.Slots), a.printedJSON(way)}); e != nil {
 			return errors.Join(lostResult(a.printedJSON(way), e, "the wallet "+printable(s.Folder)+" was made",
 				"`satchel export words` takes the wallet out; to remove it: `satchel forget --anyway`, and delete that folder in the place by hand"), err)
@@ -228,8 +286,10 @@ func (a *app) created(s satchel.Status, keys wallet.Keys, way newWay, err error)
 	}
 	a.say("")
 	a.say("Wallet         %s (%s)", printable(s.Label), s.Network)
-	a.say("Fingerprint    %s", s.Fingerprint)
-	a.say("First address  %s", address)
+	a.sayWhose(s.Kind, s.Fingerprint)
+	if address != "" {
+		a.say("First address  %s", address)
+	}
 	for _, p := range s.Places {
 		a.say("Backup         %s", printable(p.Address))
 		a.say("               %s", printable(s.Folder))
@@ -245,8 +305,11 @@ func (a *app) created(s satchel.Status, keys wallet.Keys, way newWay, err error)
 	}
 	if !a.json && err == nil {
 		a.say("")
-		a.say("Next: `satchel drill` tries a restore without changing anything, and")
-		a.say("`satchel status` shows whether all is well.")
+		next := "`satchel drill` tries a restore without changing anything, and `satchel status` shows whether all is well."
+		if s.Kind == wallet.KindAezeed {
+			next = "`satchel lnd connect`: the channels of the node are not in the backup yet. Then " + next
+		}
+		a.say("%s", wrap("Next: "+next))
 	}
 	return err
 }
@@ -272,7 +335,7 @@ func firstAddress(keys wallet.Keys) (string, error) {
 // askPlace opens the place that was given, or asks for one.
 func (a *app) askPlace(ctx context.Context, given string) (store.Place, error) {
 	if given != "" {
-		return openPlace(given, true)
+		return a.choosePlace(ctx, given, true)
 	}
 	folders := a.syncFolders()
 	var options []string
@@ -283,7 +346,7 @@ func (a *app) askPlace(ctx context.Context, given string) (store.Place, error) {
 		}
 		options = append(options, printable(kind)+"\n"+printable(c.Dir))
 	}
-	options = append(options, "Another folder")
+	options = append(options, "Another folder, or a cloud or server (WebDAV, S3, Google Drive …)")
 	for {
 		n := len(folders)
 		question := "Where shall the encrypted backup be kept?"
@@ -299,22 +362,41 @@ func (a *app) askPlace(ctx context.Context, given string) (store.Place, error) {
 		if n < len(folders) {
 			address = "folder:" + folders[n].Dir
 		} else {
-			typed, err := a.term.line(ctx, "Path of the folder: ")
+			typed, err := a.askAddress(ctx)
 			if err != nil {
 				return store.Place{}, err
 			}
 			if typed == "" {
 				continue
 			}
-			address = a.expandHome(typed)
+			address = typed
 		}
-		place, err := openPlace(address, true)
+		place, err := a.choosePlace(ctx, address, true)
 		if err == nil {
 			a.term.print("\n")
 			return place, nil
 		}
-		a.term.print("%s\n\n", wrap("That did not work: "+errorText(err)+"."))
+		a.term.print("%s\n\n", didNotWork(err))
 	}
+}
+
+// askAddress asks for the address of a place, and says once how they look.
+func (a *app) askAddress(ctx context.Context) (string, error) {
+	if !a.toldForms {
+		a.term.print("%s\n\n", wrap("The path of a folder, or an address: "+strings.Join(forms()[1:], "  ")))
+		a.toldForms = true
+	}
+	typed, err := a.term.line(ctx, "Path or address: ")
+	return a.expandHome(typed), err
+}
+
+// didNotWork says why a place cannot be had, and what to do.
+func didNotWork(err error) string {
+	text := wrap("That did not work: " + errorText(err) + ".")
+	if hint := hintFor(err); hint != "" {
+		text += "\n" + wrap("Next: "+hint+".")
+	}
+	return text
 }
 
 // lookFirst looks for backups in the place before another is put beside them,

@@ -27,7 +27,7 @@ JSON: id, label, objects (deleted), left (addresses and names that were left).`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
 			satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
-			satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeListing,
+			satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount,
 			satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -48,7 +48,7 @@ JSON: id, label, objects (deleted), left (addresses and names that were left).`,
 			if yes != "" && yes != s.Label {
 				return a.confirmLabel(ctx, yes, "--yes-delete-everything", s.Label)
 			}
-			a.say("Deletes the backup %s, fingerprint %s, from:", printable(s.Folder), s.Fingerprint)
+			a.say("Deletes the backup %s, %s, from:", printable(s.Folder), whichWallet(s.Kind, s.Fingerprint))
 			for _, p := range s.Places {
 				a.say("  %s", printable(p.Address))
 			}

@@ -18,8 +18,9 @@ func (a *app) drillCommand() *cobra.Command {
 		Short: "Try a restore, without changing anything",
 		Long: `Restores the backup from every place into memory, with a secret that you type as
 if this device were lost, and compares every item, the fingerprint and the first
-addresses with this device's. It writes nothing. Do it once after create, and now
-and then: it also shows that you still have the secret. A BIP 39 passphrase that the
+addresses with this device's. It writes nothing, but on this device that it passed:
+"satchel status" says when that was. Do it once after create, and now and then: it also
+shows that you still have the secret, which nothing else does. A BIP 39 passphrase that the
 backup does not hold is not tried; --passphrase-fd is for the wallet's words as the
 secret.
 
@@ -30,7 +31,7 @@ secret.
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeOtherDevice, satchel.CodeWrongSecret,
 			satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers, satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder, satchel.CodeWrongWallet, satchel.CodeIncomplete,
-			satchel.CodeListing, satchel.CodeUnreachable, satchel.CodeInterrupted),
+			satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := a.open(cmd.Context())
 			if err != nil {
@@ -51,7 +52,11 @@ secret.
 			})
 			err = a.sayReport(r, "restored into memory and compared", err)
 			if keys, keysErr := b.Keys(); keysErr == nil && keys.PassphraseState() == wallet.NeededPassphrase {
-				a.note("the wallet also needs its BIP 39 passphrase, which the backup does not hold and a drill does not try")
+				name := "its BIP 39 passphrase"
+				if keys.Kind() == wallet.KindAezeed {
+					name = "lnd's cipher seed passphrase"
+				}
+				a.note("the wallet also needs %s, which the backup does not hold and a drill does not try", name)
 			}
 			return err
 		},

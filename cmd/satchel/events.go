@@ -12,10 +12,21 @@ import (
 	"github.com/satchel-backup/satchel/source/file"
 )
 
-// eventJSON is an event of "satchel watch" for a program.
+// event is something that happened to a wallet, or to the agent itself. All of them pass
+// one place: supervisor.tell of an agent, or print of a "satchel watch" alone.
+type event struct {
+	JSON eventJSON    // for a program; JSON.Wallet says whose it is
+	Line string       // for a person
+	Told *agent.Event // what the loop around the backup told, if it was that
+	Err  error        // that JSON.Error tells; nil if there is none, or it is known as text only
+}
+
+// eventJSON is an event of "satchel watch" or of "satchel agent" for a program.
 type eventJSON struct {
-	Time  time.Time `json:"time"`
-	Event string    `json:"event"`
+	ID     uint64    `json:"id,omitempty"`     // of the agent's, each greater than the last
+	Wallet string    `json:"wallet,omitempty"` // as "satchel status" names it; of the agent's, and "" for what concerns none
+	Time   time.Time `json:"time"`
+	Event  string    `json:"event"`
 	standing
 	Items    []string      `json:"items,omitempty"`
 	Removed  []string      `json:"removed,omitempty"`
@@ -28,6 +39,7 @@ type eventJSON struct {
 	Since    *time.Time    `json:"since,omitempty"`
 	Error    string        `json:"error,omitempty"`
 	Code     int           `json:"code,omitempty"`
+	Text     string        `json:"text,omitempty"` // for a person; of the agent's
 }
 
 // standing is how the backup stands at an event.
@@ -41,22 +53,32 @@ func standingOf(s satchel.Status) standing {
 	return standing{s.Generation, &s.Protected, placesJSON(s.Places)}
 }
 
-// event prints an event: a line for a person, an object for a program.
-func (w *watch) event(e eventJSON, line string) {
+// event tells an event.
+func (w *watch) event(e eventJSON, line string) { w.tell(event{JSON: e, Line: line}) }
+
+// print prints an event: a line for a person, an object for a program.
+func (w *watch) print(e event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.app.say("%s %s", e.Time.Local().Format(time.TimeOnly), line)
-	e.Time = e.Time.UTC().Truncate(time.Millisecond)
-	if err := w.app.emit(e); err != nil && w.app.unsaid == nil {
-		w.app.unsaid = unread(fmt.Errorf("writing the result: %w", err))
+	w.app.printEvent(e)
+}
+
+func (a *app) printEvent(e event) {
+	a.say("%s %s", e.JSON.Time.Local().Format(time.TimeOnly), e.Line)
+	e.JSON.Time = e.JSON.Time.UTC().Truncate(time.Millisecond)
+	if err := a.emit(e.JSON); err != nil && a.unsaid == nil {
+		a.unsaid = unread(fmt.Errorf("writing the result: %w", err))
 	}
 }
 
-// report prints an event of the agent.
+// report tells an event of the loop around the backup.
 func (w *watch) report(e agent.Event) {
 	j := eventJSON{
 		Time: e.Time, Event: string(e.Kind), standing: standing{e.Generation, &e.Protected, placesJSON(e.Places)},
 		Items: e.Items, Removed: e.Removed, Healed: e.Healed, Objects: e.Report.Objects, Bytes: e.Report.Bytes, Since: stamp(e.Since),
+	}
+	if e.Kind == agent.Checked {
+		w.checkAt = e.Time.Add(w.every)
 	}
 	if e.Kind == agent.Pruned {
 		j.Objects, j.Bytes = e.Pruned.Objects, e.Pruned.Bytes
@@ -67,7 +89,7 @@ func (w *watch) report(e agent.Event) {
 	if e.Err != nil {
 		j.Error, j.Code = errorText(e.Err), int(codeOf(e.Err))
 	}
-	w.event(j, eventLine(e))
+	w.tell(event{JSON: j, Line: eventLine(e), Told: &e, Err: e.Err})
 }
 
 // neverKept reports whether something is left out by its kind, not because of a failure.
@@ -130,8 +152,14 @@ func (w *watch) often(path string) {
 // watching says what is watched and where it goes.
 func (w *watch) watching(rec watchRecord, s satchel.Status) string {
 	what := "watching no files"
-	if len(rec.Paths) > 0 {
-		what = "watching " + printable(strings.Join(rec.Paths, ", "))
+	if paths := rec.all(); len(paths) > 0 {
+		what = "watching " + printable(strings.Join(paths, ", "))
+	}
+	switch {
+	case rec.LND != nil && len(rec.Paths) == 0:
+		what = "watching " + nodeName(*rec.LND)
+	case rec.LND != nil:
+		what += ", " + nodeName(*rec.LND)
 	}
 	var where []string
 	for _, p := range s.Places {
@@ -168,6 +196,16 @@ func eventLine(e agent.Event) string {
 		return fmt.Sprintf("put back what %s had lost, generation %d: %s", printable(strings.Join(e.Healed, ", ")), e.Generation, stands(e))
 	case agent.CaughtUp:
 		return fmt.Sprintf("brought up what was late, generation %d: %s", e.Generation, stands(e))
+	case agent.SourceWorks:
+		return "what is to be saved can be read and kept again"
+	case agent.DrillDue:
+		line := "no restore was tried yet with a way in that the wallet has now"
+		if !e.Since.IsZero() {
+			line = "a restore was last tried " + ago(e.Time.Sub(e.Since))
+		}
+		return line + ": `satchel drill` tries one, and changes nothing"
+	case agent.Drilled:
+		return "a drill passed"
 	case agent.Branch:
 		return errorText(e.Err) + "; " + hintFor(e.Err)
 	case agent.Checked:

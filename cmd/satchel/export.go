@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -56,7 +57,7 @@ wallet, its descriptors to watch it, its labels to keep your notes.`,
 		Annotations: exits(satchel.CodeDone, satchel.CodeUsage),
 		RunE:        func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.exportWordsCommand(), a.exportDescriptorsCommand(), a.exportCoreCommand(), a.exportLabelsCommand())
+	cmd.AddCommand(a.exportWordsCommand(), a.exportXPrvCommand(), a.exportDescriptorsCommand(), a.exportCoreCommand(), a.exportLabelsCommand())
 	return cmd
 }
 
@@ -68,14 +69,16 @@ func (a *app) exportWordsCommand() *cobra.Command {
 		Long: `Shows the words of the wallet, numbered, to be written down or typed into another
 wallet. Any wallet that knows BIP 39 takes them; it finds the money at these
 paths: m/84h/0h/0h (native segwit, the usual one), m/86h (taproot), m/49h, m/44h.
+An lnd node's own words (aezeed) only lnd takes: "lncli create", answer "y".
 
-Whoever sees the words can take the money. A BIP 39 passphrase that is kept
+Whoever sees the words can take the money. A passphrase of theirs that is kept
 in the backup is shown too: it is part of the wallet.
 
-Scripts get the words in one line, with --yes or to --to-fd or -o; a BIP 39
-passphrase that is kept follows in a second line.
+Scripts get the words in one line, with --yes or to --to-fd or -o; a passphrase that
+is kept follows in a second line.
 
-JSON: words (in one line), passphrase, passphrase_needed, fingerprint, paths.`,
+JSON: words (in one line), kind (bip39, aezeed), passphrase, passphrase_needed,
+fingerprint, paths (none for aezeed).`,
 		Example: `  satchel export words
   satchel export words --to-fd 3 3>words`,
 		Args:        args(cobra.NoArgs),
@@ -90,36 +93,49 @@ JSON: words (in one line), passphrase, passphrase_needed, fingerprint, paths.`,
 			if err != nil {
 				return err
 			}
+			if keys.WordCount() == 0 {
+				return wallet.ErrNoWords
+			}
 			_, tty := asTerminal(a.stdout)
 			aside := to.fd != noFD || to.file != "" // not where somebody could look over a shoulder
 			if err := a.confirm(cmd.Context(), to.yes || aside, "--yes, --to-fd N or -o FILE", "Whoever sees these words can take the money. Is nobody looking, and no camera?\nShow them?"); err != nil {
 				return err
 			}
-			words := keys.Words().Display()
+			words := keys.Written()
 			defer words.Wipe()
 			if a.json {
-				return a.emit(wordsJSON{string(words.Open()), string(keys.Passphrase().Open()),
+				return a.emit(wordsJSON{string(words.Open()), keys.Kind(), string(keys.Passphrase().Open()),
 					keys.PassphraseState() == wallet.NeededPassphrase, keys.Fingerprint(), accountPaths(keys)})
 			}
 			if aside || !tty {
 				text := append(append([]byte{}, words.Open()...), '\n')
-				switch keys.PassphraseState() {
-				case wallet.KeptPassphrase:
+				if keys.PassphraseState() == wallet.KeptPassphrase {
 					text = append(append(text, keys.Passphrase().Open()...), '\n')
-					a.note("the second line is the BIP 39 passphrase: without it the words open another, empty wallet")
-				case wallet.NeededPassphrase:
-					a.note("the wallet also needs its BIP 39 passphrase, which is not kept here: without it the words open another, empty wallet")
+				}
+				if note := passphraseNote(keys); note != "" {
+					a.note("%s", note)
 				}
 				return a.write(cmd.Context(), to, text)
 			}
 			a.say("%s", wordColumns(words))
+			name := "BIP 39 passphrase"
+			if keys.Kind() == wallet.KindAezeed {
+				name = "Cipher seed passphrase"
+			}
 			switch keys.PassphraseState() {
 			case wallet.KeptPassphrase:
-				a.say("BIP 39 passphrase, part of the wallet:  %s", keys.Passphrase().Open())
+				a.say("%s, part of the wallet:  %s", name, keys.Passphrase().Open())
 				a.say("")
 			case wallet.NeededPassphrase:
-				a.say("The wallet also needs its BIP 39 passphrase, which is not kept here.")
+				a.say("The wallet also needs its %s, which is not kept here.", strings.Replace(name, "Cipher", "cipher", 1))
 				a.say("")
+			}
+			if keys.Kind() == wallet.KindAezeed {
+				a.say("Only lnd takes these words: `lncli create` on an empty machine, answer \"y\". What")
+				a.say("is in channels needs the newest channel backup beside them. Written down, they")
+				a.say("bring the rest back without Satchel; `satchel words verify` lets you type some")
+				a.say("back, to be sure.")
+				return nil
 			}
 			a.say("Fingerprint %s. Any BIP 39 wallet takes these words; the money is at", keys.Fingerprint())
 			a.say("%s.", strings.Join(accountPaths(keys), ", "))
@@ -133,14 +149,18 @@ JSON: words (in one line), passphrase, passphrase_needed, fingerprint, paths.`,
 }
 
 type wordsJSON struct {
-	Words            string   `json:"words"`
-	Passphrase       string   `json:"passphrase,omitempty"`
-	PassphraseNeeded bool     `json:"passphrase_needed"`
-	Fingerprint      string   `json:"fingerprint"`
-	Paths            []string `json:"paths"`
+	Words            string      `json:"words"`
+	Kind             wallet.Kind `json:"kind"`
+	Passphrase       string      `json:"passphrase,omitempty"`
+	PassphraseNeeded bool        `json:"passphrase_needed"`
+	Fingerprint      string      `json:"fingerprint"`
+	Paths            []string    `json:"paths"`
 }
 
 func accountPaths(keys wallet.Keys) []string {
+	if keys.Kind() == wallet.KindAezeed {
+		return []string{}
+	}
 	coin := "1h"
 	if keys.Network() == wallet.Mainnet {
 		coin = "0h"
@@ -229,6 +249,9 @@ func (a *app) exportDescriptors(ctx context.Context, to exportTo, account uint32
 	var lines strings.Builder
 	for _, s := range wallet.Schemes() {
 		p, err := keys.PrivateAccount(s, account)
+		if errors.Is(err, wallet.ErrOpaque) {
+			return err
+		}
 		if err != nil {
 			return usageOf(err)
 		}
@@ -275,7 +298,7 @@ func (a *app) exportKeys(ctx context.Context) (wallet.Keys, error) {
 	if err != nil {
 		return keys, err
 	}
-	if keys.PassphraseState() != wallet.NeededPassphrase {
+	if keys.PassphraseState() != wallet.NeededPassphrase || keys.Kind() == wallet.KindAezeed {
 		return keys, nil
 	}
 	p, err := a.askNeededPassphrase(ctx)
@@ -318,6 +341,9 @@ func (a *app) exportCore(ctx context.Context, to exportTo, account uint32, priva
 	if err != nil {
 		return err
 	}
+	if keys.Kind() == wallet.KindAezeed {
+		return wallet.ErrOpaque
+	}
 	since := scanFrom(keys.Made(), a.now())
 	if private {
 		if err := a.confirm(ctx, to.yes, "--yes", "Whoever sees these keys can take the money of this account. Show them?"); err != nil {
@@ -331,6 +357,9 @@ func (a *app) exportCore(ctx context.Context, to exportTo, account uint32, priva
 		return a.write(ctx, to, append(append([]byte{}, text.Open()...), '\n'))
 	}
 	d, err := keys.Descriptors(account)
+	if errors.Is(err, wallet.ErrOpaque) {
+		return err
+	}
 	if err != nil {
 		return usageOf(err)
 	}

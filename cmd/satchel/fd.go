@@ -32,6 +32,8 @@ var fdFlags = map[string]direction{
 	"new-pin-fd":            reading,
 	"new-pin-passphrase-fd": reading,
 	"token-fd":              reading,
+	"password-fd":           reading,
+	"lnd-password-fd":       reading,
 	"to-fd":                 writing,
 }
 

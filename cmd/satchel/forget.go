@@ -72,7 +72,7 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 				return notSentError(s)
 			}
 			if !a.json {
-				a.say("Removes %s, fingerprint %s, from this device.", printable(s.Label), s.Fingerprint)
+				a.say("Removes %s, %s, from this device.", printable(s.Label), whichWallet(s.Kind, s.Fingerprint))
 				switch {
 				case s.Deleted:
 					a.say("%s.", deletedText)
@@ -108,7 +108,9 @@ JSON: id, label, folder, forgotten, places (the addresses that keep the backup).
 			if err := a.confirmLabel(ctx, yes, "--yes-forget", s.Label); err != nil {
 				return err
 			}
+			a.letGo(d.name)
 			if err := b.Forget(); err != nil {
+				a.stays(d.name)
 				return err
 			}
 			a.say("Forgotten on this device.")

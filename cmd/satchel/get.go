@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/secret"
+	"github.com/satchel-backup/satchel/source/cln"
 )
 
 func (a *app) getCommand() *cobra.Command {
@@ -85,13 +87,18 @@ error; and a last one: into, written, bytes, there, failed.`,
 	return cmd
 }
 
-// revealsWords is asked before the item "keys" is taken out.
-const revealsWords = "This shows the words of the wallet: whoever sees them can take the money.\nGo on?"
+// revealsWords is asked before an item is taken out that reveals keys.
+const revealsWords = "This shows the words or keys of the wallet: whoever sees them can take the money.\nGo on?"
+
+// reveals reports whether an item holds the keys of a wallet or of a node.
+func reveals(name string) bool {
+	return name == seal.ItemKeys || name == cln.ItemSecret || strings.HasPrefix(name, cln.ItemSecret+"/")
+}
 
 // sayValue prints the value of an item, or writes it to a file. The keys it only
 // shows to who said yes.
 func (a *app) sayValue(ctx context.Context, name string, items []satchel.ItemInfo, value secret.Bytes, out string, yes bool) error {
-	if name == seal.ItemKeys {
+	if reveals(name) {
 		if err := a.confirm(ctx, yes, "--yes", revealsWords); err != nil {
 			return err
 		}

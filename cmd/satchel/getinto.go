@@ -33,7 +33,7 @@ func (a *app) getInto(ctx context.Context, b *satchel.Backup, dir string, wanted
 		}
 		return err
 	}
-	if slices.ContainsFunc(items, func(i satchel.ItemInfo) bool { return i.Name == seal.ItemKeys }) {
+	if slices.ContainsFunc(items, func(i satchel.ItemInfo) bool { return reveals(i.Name) }) {
 		if err := a.confirm(ctx, yes, "--yes", revealsWords); err != nil {
 			return err
 		}
@@ -61,13 +61,18 @@ func (a *app) getInto(ctx context.Context, b *satchel.Backup, dir string, wanted
 		Failed  int    `json:"failed"`
 	}
 	done := intoJSON{Into: dir}
+	isItem := map[string]bool{}
+	for _, i := range b.Items() {
+		isItem[i.Name] = true
+	}
 	for _, i := range items {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		j := fileJSON{Name: i.Name, Path: filepath.Join(dir, filepath.FromSlash(i.Name)), Size: i.Size}
+		path := filepath.FromSlash(pathOf(i.Name, isItem))
+		j := fileJSON{Name: i.Name, Path: filepath.Join(dir, path), Size: i.Size}
 		var err error
-		switch j.State, err = putFile(b, root, i.Name); {
+		switch j.State, err = putFile(b, root, i.Name, path); {
 		case err != nil:
 			done.Failed++
 			j.Error = errorText(err)
@@ -129,9 +134,21 @@ var (
 	errNoFile  = errors.New("a file of this system cannot have this name")
 )
 
-// putFile writes an item to a folder that it cannot leave.
-func putFile(b *satchel.Backup, root *os.Root, name string) (fileState, error) {
-	path := filepath.FromSlash(name)
+// pathOf is the path of an item below the folder. Where one item's name is the beginning
+// of another's, as "lightning/scb" and "lightning/scb/1a2b3c4d", the folder of that one
+// ends in ".d": a file cannot have files below it.
+func pathOf(name string, isItem map[string]bool) string {
+	elements := strings.Split(name, "/")
+	for i := range elements[:len(elements)-1] {
+		if isItem[strings.Join(strings.Split(name, "/")[:i+1], "/")] {
+			elements[i] += ".d"
+		}
+	}
+	return strings.Join(elements, "/")
+}
+
+// putFile writes an item to a path in a folder that it cannot leave.
+func putFile(b *satchel.Backup, root *os.Root, name, path string) (fileState, error) {
 	if !filepath.IsLocal(path) {
 		return fileFailed, errNoFile
 	}

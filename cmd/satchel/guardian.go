@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -97,6 +99,9 @@ func tokenName(server string) string {
 
 // token returns the registration token of a key server, "" if there is none.
 func (a *app) token(server string) string {
+	if t, ok := a.tokens[server]; ok {
+		return string(t.Open())
+	}
 	k, err := a.homeKeychain()
 	if err != nil {
 		return ""
@@ -121,20 +126,57 @@ func (a *app) homeKeychain() (keychain.Keychain, error) {
 // Tests set it.
 var stretching *guard.KDF
 
+// guardianTime is how long a key server may take to answer.
+const guardianTime = 15 * time.Second
+
 // guardClient talks to the key servers that this device knows, and to those that the user
 // allows while the command runs.
 func (a *app) guardClient() *guard.Client {
 	return &guard.Client{
-		Transport: &https.Transport{Token: a.token},
+		Transport: &https.Transport{Token: a.token, Client: &http.Client{Transport: a.transport(), Timeout: guardianTime}},
 		Trusted: func(server string) bool {
 			if slices.Contains(a.allowed, server) || slices.Contains(a.guardianFlags, server) {
 				return true
 			}
 			list, err := a.guardians()
-			return err == nil && slices.Contains(list, server)
+			known := err == nil && slices.Contains(list, server)
+			if !known {
+				a.unknown.add(server)
+			}
+			return known
 		},
 		KDF: stretching,
 	}
+}
+
+// unknownServers are key servers that were to be asked and that this device does not
+// know. It is safe for concurrent use, as a client is.
+type unknownServers struct {
+	mu      sync.Mutex
+	list    []string
+	refused []string // those that the user does not want to be asked
+}
+
+func (u *unknownServers) add(server string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !slices.Contains(u.list, server) {
+		u.list = append(u.list, server)
+	}
+}
+
+// take returns those since the last call, and refused says that the user said no to one.
+func (u *unknownServers) take() (list []string, refused bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	list, u.list = u.list, nil
+	return list, slices.ContainsFunc(list, func(s string) bool { return slices.Contains(u.refused, s) })
+}
+
+func (u *unknownServers) refuse(servers []string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.refused = append(u.refused, servers...)
 }
 
 // guardianFlag lets a command name key servers.
@@ -216,8 +258,10 @@ func (a *app) guardianAddCommand() *cobra.Command {
 		Use:   "add URL...",
 		Short: "Add a key server to those that this device knows",
 		Long: `Asks each server whether it is a key server, and adds it to those that this device
-knows. Nothing is told to it. A server that wants a registration token gets the one
-that --token-fd gives; the token is kept in the keychain of this device.
+knows. To see whether it lets this device in, an account is made there and ended at
+once; nothing of a PIN or a wallet is told to it. A server that wants a registration
+token gets the one that --token-fd gives, or that is typed when it asks; whoever runs
+the server hands them out. The token is kept in the keychain of this device.
 
 JSON, one object a key server: guardian, added (false if it was known).`,
 		Example: `  satchel guardian add https://guard.example.org
@@ -246,16 +290,10 @@ func (a *app) guardianAdd(ctx context.Context, servers []string, fd int) error {
 		}
 	}
 	a.allowed = append(a.allowed, servers...)
-	client := a.guardClient()
 	for _, s := range servers {
-		limited, cancel := context.WithTimeout(ctx, probeTime)
-		err := client.Probe(limited, s)
-		cancel()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+		token, err := a.tryGuardian(ctx, s, token)
 		if err != nil {
-			return &hintedError{fmt.Errorf("no key server answered there: %w", err), "nothing was added; is the address right, and is it running? `curl " + printable(s) + "/satchel/v1` of a key server says that it wants a POST"}
+			return err
 		}
 		list, err := a.guardians()
 		if err != nil {
@@ -287,6 +325,49 @@ func (a *app) guardianAdd(ctx context.Context, servers []string, fd int) error {
 		}
 	}
 	return nil
+}
+
+// tryGuardian returns an error unless a key server answers at that name and would let
+// this device make an account, and the token that it wanted for that.
+func (a *app) tryGuardian(ctx context.Context, server string, token secret.Bytes) (secret.Bytes, error) {
+	client := a.guardClient()
+	for try := 1; ; try++ {
+		if !token.Empty() {
+			a.tokens = map[string]secret.Bytes{server: token}
+		}
+		limited, cancel := context.WithTimeout(ctx, probeTime)
+		err := client.Probe(limited, server)
+		admits := error(nil)
+		if err == nil {
+			admits = client.Admits(limited, server)
+		}
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return token, ctx.Err()
+		case err != nil && certificateText(err) != "":
+			text := fmt.Sprintf("the key server %s %s", printable(server), certificateText(err))
+			return token, &hintedError{&plainError{text, err}, "nothing was added; " + certificateHint(err)}
+		case err != nil:
+			return token, &hintedError{fmt.Errorf("no key server answered there: %w", err), "nothing was added; is the address right, and is it running? `curl " + printable(server) + "/satchel/v1` of a key server says that it wants a POST"}
+		case !errors.Is(admits, guard.ErrToken):
+			return token, admits
+		}
+		if a.term == nil || try == askTries {
+			return token, &hintedError{admits, "nothing was added; ask whoever runs it for a token, and give it: satchel guardian add " + printable(server) + " --token-fd 3 3<FILE"}
+		}
+		what := "wants a registration token, which whoever runs it hands out"
+		if !token.Empty() {
+			what = "does not take this registration token"
+		}
+		a.term.print("%s\n", wrap(printable(server)+" "+what+"."))
+		if token, err = a.term.secret(ctx, "Its token (not shown; Enter to stop): "); err != nil {
+			return token, err
+		}
+		if token.Empty() {
+			return token, &hintedError{admits, "nothing was added; with a token: satchel guardian add " + printable(server)}
+		}
+	}
 }
 
 // probeTime is how long a key server may take to say that it is one.
@@ -455,7 +536,7 @@ func (a *app) guardianStatus(ctx context.Context) error {
 		} else {
 			j.Newest = g.Head.Epoch == st.Epoch && g.Head.Generation == st.Generation
 			if g.Until > g.Now { // By its own clock: that of this device may be wrong.
-				j.LockedUntil = stamp(a.now().Add(time.Duration(g.Until-g.Now) * time.Millisecond))
+				j.LockedUntil = lockStamp(a.now().Add(time.Duration(g.Until-g.Now) * time.Millisecond))
 			}
 		}
 		good := j.State == "active" && j.Wrong == 0 && j.LockedUntil == nil
@@ -484,7 +565,9 @@ func (a *app) guardianStatus(ctx context.Context) error {
 			}
 		} else {
 			text = serverText(g.Err)
-			if reason := strings.TrimPrefix(j.Error, guard.ErrUnreachable.Error()+": "); errors.Is(g.Err, guard.ErrUnreachable) && reason != j.Error {
+			if certificateText(g.Err) != "" {
+				// That is the reason.
+			} else if reason := strings.TrimPrefix(j.Error, guard.ErrUnreachable.Error()+": "); errors.Is(g.Err, guard.ErrUnreachable) && reason != j.Error {
 				text += " (" + reason + ")"
 			}
 		}
@@ -498,7 +581,7 @@ func (a *app) guardianStatus(ctx context.Context) error {
 		a.say("  %s still has an account of an earlier PIN: it is told when it answers", printable(name))
 	}
 	if err := s.Usable(a.now()); err != nil {
-		return err
+		return besides(err, knownKinds(slotKinds(b.Slots())))
 	}
 	if wrong || st.PINPending {
 		return errPartly
@@ -569,6 +652,9 @@ func serverText(err error) string {
 	if locked, ok := errors.AsType[*guard.LockedError](err); ok {
 		return "is locked until " + lockEnd(locked.Until)
 	}
+	if text := certificateText(err); text != "" {
+		return text
+	}
 	for _, fact := range []struct {
 		err  error
 		text string
@@ -579,6 +665,7 @@ func serverText(err error) string {
 		{guard.ErrGone, "has no account of this PIN any more"},
 		{guard.ErrErased, "erased its part after too many wrong guesses"},
 		{guard.ErrSlotDamaged, "knows another slot than this one"},
+		{guard.ErrToken, "wants a registration token"},
 		{guard.ErrNewer, "asks for a newer version of Satchel"},
 		{guard.ErrPending, "does not know yet that this PIN is final"},
 	} {
@@ -588,6 +675,9 @@ func serverText(err error) string {
 	}
 	return "failed: " + errorText(err)
 }
+
+// lockStamp is a second in which a lock has ended for sure, for programs.
+func lockStamp(t time.Time) *time.Time { return stamp(t.Add(time.Second - 1)) }
 
 // lockEnd is when a lock has ended for sure, in local time: its minute is not over then.
 func lockEnd(t time.Time) string { return moment(t.Add(time.Minute - 1)) }

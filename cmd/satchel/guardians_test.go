@@ -2,9 +2,20 @@ package main
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
 	"io"
+	"log"
+	"math/big"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"testing"
@@ -40,26 +51,32 @@ type guardian struct {
 	front http.Handler
 	web   *http.Server // nil while it is away
 
+	certificate *tls.Certificate // nil for no TLS
+
 	mu         sync.Mutex
 	lies, deaf bool
+	token      string // that it wants
 }
 
-// add starts another key server and returns its name.
-func (s *guardians) add(t testing.TB) (string, error) {
+// add starts another key server, with a certificate or none, and returns its name.
+func (s *guardians) add(t testing.TB, certificate *tls.Certificate) (string, error) {
+	g := &guardian{all: s, addr: "127.0.0.1:0", certificate: certificate}
 	m, err := keyserver.NewMaster(secret.New(bytes.Repeat([]byte{byte(len(s.list) + 1)}, keyserver.MasterSize)))
 	if err != nil {
 		return "", err
 	}
-	srv, err := keyserver.New(t.Context(), keyserver.Config{Records: &recordtest.Memory{}, Master: m, Now: s.now})
+	srv, err := keyserver.New(t.Context(), keyserver.Config{Records: &recordtest.Memory{}, Master: m, Now: s.now, Allowed: g.allowed})
 	if err != nil {
 		return "", err
 	}
-	g := &guardian{all: s, addr: "127.0.0.1:0"}
 	g.front = front.New(front.Config{Answer: srv, Check: srv.Check, Rate: 1000})
 	if err := g.start(); err != nil {
 		return "", err
 	}
 	g.name = "http://" + g.addr
+	if certificate != nil {
+		g.name = "https://" + g.addr
+	}
 	s.list = append(s.list, g)
 	return g.name, nil
 }
@@ -88,9 +105,64 @@ func (g *guardian) start() error {
 	if err != nil {
 		return err
 	}
-	g.addr, g.web = l.Addr().String(), &http.Server{Handler: g}
+	g.addr, g.web = l.Addr().String(), &http.Server{Handler: g, ErrorLog: log.New(io.Discard, "", 0)}
+	if g.certificate != nil {
+		g.web.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*g.certificate}}
+		go g.web.ServeTLS(l, "", "")
+		return nil
+	}
 	go g.web.Serve(l)
 	return nil
+}
+
+func (g *guardian) allowed(token string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.token == "" || token == g.token
+}
+
+// makeCertificate makes an authority, and a certificate by it for this machine, or one
+// with something wrong: "unknown" is signed by another, "ended" and "early" are not valid
+// now, "other" is for other names. The authority is returned in PEM.
+func makeCertificate(kind string) (*tls.Certificate, []byte, error) {
+	sign := func(c, by *x509.Certificate, with *ecdsa.PrivateKey) ([]byte, *ecdsa.PrivateKey, error) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, nil, err
+		}
+		if with == nil {
+			with = key
+		}
+		der, err := x509.CreateCertificate(rand.Reader, c, by, key.Public(), with)
+		return der, key, err
+	}
+	now := time.Now()
+	authority := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: now.Add(-1000 * time.Hour), NotAfter: now.Add(1000 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	ca, caKey, err := sign(authority, authority, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: now.Add(-100 * time.Hour), NotAfter: now.Add(100 * time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	by := caKey
+	switch kind {
+	case "good":
+	case "unknown":
+		by, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "ended":
+		c.NotAfter = now.Add(-50 * time.Hour)
+	case "early":
+		c.NotBefore = now.Add(50 * time.Hour)
+	case "other":
+		c.IPAddresses, c.DNSNames = nil, []string{"guard.example"}
+	default:
+		err = errors.New("no such kind of certificate")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	der, key, err := sign(c, authority, by)
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca}), err
 }
 
 func (g *guardian) stop() {
@@ -145,6 +217,9 @@ func (g *guardian) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // scriptGuard is "guard WHAT ...":
 //
 //	guard add N            starts N key servers more; their names are $G1, $G2, …
+//	guard https KIND       starts one with a certificate, see makeCertificate, of an authority
+//	                       that is written to the file authority
+//	guard token N TOKEN    lets it make accounts for who has a token only
 //	guard stop|start N...  takes them away, brings them back
 //	guard lie|honest N...  makes them give false evaluations, or true ones
 //	guard deaf N...        makes them fail at Confirm: they never hear that a PIN is final
@@ -170,10 +245,24 @@ func scriptGuard(t testing.TB) func(*testscript.TestScript, bool, []string) {
 			n, err := strconv.Atoi(args[1])
 			ts.Check(err)
 			for range n {
-				name, err := s.add(t)
+				name, err := s.add(t, nil)
 				ts.Check(err)
 				ts.Setenv("G"+strconv.Itoa(len(s.list)), name)
 			}
+		case "https":
+			certificate, authority, err := makeCertificate(args[1])
+			ts.Check(err)
+			ts.Check(os.WriteFile(ts.MkAbs("authority"), authority, 0o600))
+			name, err := s.add(t, certificate)
+			ts.Check(err)
+			ts.Setenv("G"+strconv.Itoa(len(s.list)), name)
+		case "token":
+			n, err := strconv.Atoi(args[1])
+			ts.Check(err)
+			g := s.list[n-1]
+			g.mu.Lock()
+			g.token = args[2]
+			g.mu.Unlock()
 		case "stop":
 			for _, g := range chosen {
 				g.stop()

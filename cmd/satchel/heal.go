@@ -35,7 +35,7 @@ healed: place, object, error, code (what was wrong before and is not any more).`
   satchel heal --json`,
 		Args: args(cobra.NoArgs),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
-			satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder, satchel.CodeIncomplete, satchel.CodeListing, satchel.CodeFull,
+			satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder, satchel.CodeIncomplete, satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeFull,
 			satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := a.open(cmd.Context())
@@ -44,36 +44,37 @@ healed: place, object, error, code (what was wrong before and is not any more).`
 			}
 			defer b.Close()
 			if emptied != "" {
-				if err := a.fillAnew(b, emptied); err != nil {
+				if err := a.fillAnew(cmd.Context(), b, emptied); err != nil {
 					return err
 				}
 			}
 			return a.heal(cmd.Context(), b)
 		},
 	}
-	c.Flags().StringVar(&emptied, "emptied", "", "this `folder` is the right one, its drive is connected, and it was emptied: fill it again")
+	c.Flags().StringVar(&emptied, "emptied", "", "this `place` is the right one, its drive is connected, and it was emptied: fill it again")
 	return c
 }
 
 // fillAnew makes an emptied folder, one of the backup's places, ready to be filled again:
 // without the user's word it is taken for a drive that is not connected.
-func (a *app) fillAnew(b *satchel.Backup, emptied string) error {
-	p, err := openPlace(emptied, false)
+func (a *app) fillAnew(ctx context.Context, b *satchel.Backup, emptied string) error {
+	p, err := a.openPlace(emptied, false)
 	if err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(b.Status().Places, func(q satchel.PlaceStatus) bool { return samePlace(p.Address, q.Address) }) {
 		return usagef("%s is no place of this backup", printable(p.Address))
 	}
-	dir := strings.TrimPrefix(p.Address, "folder:")
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("looking into the emptied folder: %w", err)
+	if dir, ok := strings.CutPrefix(p.Address, "folder:"); ok {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return fmt.Errorf("looking into the emptied folder: %w", err)
+		}
+		if len(entries) > 0 {
+			return nil // Nothing keeps it from being healed.
+		}
 	}
-	if len(entries) > 0 {
-		return nil // Nothing keeps it from being healed.
-	}
-	_, err = openPlace(p.Address, true)
+	_, err = a.choosePlace(ctx, p.Address, true)
 	return err
 }
 

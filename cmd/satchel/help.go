@@ -62,12 +62,12 @@ func exits(codes ...satchel.Code) map[string]string {
 var (
 	localExits = []satchel.Code{satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeDamaged}
 	saveExits  = []satchel.Code{satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
-		satchel.CodeOtherDevice, satchel.CodeDamaged, satchel.CodeListing, satchel.CodeFull,
+		satchel.CodeOtherDevice, satchel.CodeDamaged, satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeFull,
 		satchel.CodeUnreachable, satchel.CodeInterrupted}
 	unlockExits = []satchel.Code{satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
 		satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
 		satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged,
-		satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted}
+		satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted}
 )
 
 // exitLines prints the exit codes of a command.

@@ -16,7 +16,7 @@ import (
 
 var historyExits = []satchel.Code{satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
 	satchel.CodeServerLied, satchel.CodeSlotDamaged,
-	satchel.CodeDamaged, satchel.CodeNewer, satchel.CodeListing, satchel.CodeUnreachable, satchel.CodeInterrupted}
+	satchel.CodeDamaged, satchel.CodeNewer, satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeUnreachable, satchel.CodeInterrupted}
 
 const defaultMoments = 20
 
@@ -388,6 +388,9 @@ JSON: name, generation (that wrote the value), size, sha256, required, value
 				return err
 			}
 			defer value.Wipe()
+			if now, err := b.Get(got[1]); strings.HasPrefix(got[1], "lightning/") && (err != nil || !now.Equal(value)) {
+				a.note("%s is not so any more: old channel state may lack channels, and must not take the place of the newest", printable(got[1]))
+			}
 			return a.sayValue(cmd.Context(), got[1], o.Preview().Items, value, out, yes)
 		},
 	}

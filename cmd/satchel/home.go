@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -27,6 +28,8 @@ import (
 //	config.json       which keychain holds the keys of this device
 //	keychain/         those keys, if they are kept in files
 //	wallets/<name>/   one wallet, named like the folder of its backup
+//	watch/<name>.json what is watched for it
+//	agent/            the log and the socket of the agent
 //	set-aside/        wallets whose device key was lost, before they were restored
 
 // home returns the directory in which this device keeps its wallets.
@@ -117,12 +120,12 @@ func (a *app) device() (device, error) {
 	case 1:
 		return match[0], nil
 	case 0:
-		return device{}, &usageError{text: "no wallet of this name: " + printable(a.walletName), hint: "this device has " + deviceNames(devices)}
+		return device{}, &usageError{text: "no wallet of this name: " + printable(a.walletName), hint: "this device has " + a.deviceNames(devices)}
 	}
 	if a.walletName == "" {
-		return device{}, &usageError{text: "there are several wallets on this device", hint: "say which one with --wallet: " + deviceNames(match)}
+		return device{}, &usageError{text: "there are several wallets on this device", hint: "say which one with --wallet: " + a.deviceNames(match)}
 	}
-	return device{}, &usageError{text: "several wallets begin like this: " + printable(a.walletName), hint: "say more of the name: " + deviceNames(match)}
+	return device{}, &usageError{text: "several wallets begin like this: " + printable(a.walletName), hint: "say more of the name: " + a.deviceNames(match)}
 }
 
 // matching returns the wallets that a name means: exactly, or else by its
@@ -143,12 +146,22 @@ func matching(devices []device, name string) []device {
 	return prefix
 }
 
-func deviceNames(devices []device) string {
+func (a *app) deviceNames(devices []device) string {
 	var names []string
 	for _, d := range devices {
-		names = append(names, d.name)
+		names = append(names, a.which(d))
 	}
 	return strings.Join(names, ", ")
+}
+
+// which is what tells a wallet from the others of this device: its name, the network, whose
+// keys it has, and the Lightning node that is backed up with it.
+func (a *app) which(d device) string {
+	text := fmt.Sprintf("%s (%s, %s", d.name, d.info.Network, whichWallet(d.info.Kind, d.info.Fingerprint))
+	if rec, err := (&watch{app: a, name: d.name}).read(); err == nil && rec.LND != nil {
+		text += ", " + nodeName(*rec.LND)
+	}
+	return text + ")"
 }
 
 func (a *app) completeWallet(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -193,7 +206,7 @@ func (a *app) openDevice(ctx context.Context, d device) (*satchel.Backup, error)
 // How long to wait for another satchel that has the wallet open: in all, between
 // tries, and before it is said.
 const (
-	busyWait  = 10 * time.Second
+	busyWait  = 30 * time.Second // as long as the SDK waits when it is open
 	busyPause = 100 * time.Millisecond
 	busyQuiet = time.Second
 )
@@ -208,7 +221,7 @@ func (a *app) openWhenFree(ctx context.Context, cfg satchel.Config) (*satchel.Ba
 			return b, err
 		}
 		if waited > busyQuiet && !said {
-			a.note("waiting for another satchel")
+			a.note("%s", a.waitingFor())
 			said = true
 		}
 		select {
@@ -219,10 +232,19 @@ func (a *app) openWhenFree(ctx context.Context, cfg satchel.Config) (*satchel.Ba
 	}
 }
 
+// waitingFor says for whom a wallet is waited that another process has. An agent keeps it
+// while it saves, which takes long while a place does not answer.
+func (a *app) waitingFor() string {
+	if a.outer == nil && a.agentRuns() {
+		return "waiting: the agent is saving this wallet"
+	}
+	return "waiting for another satchel"
+}
+
 func (a *app) deviceConfig(d device) (satchel.Config, error) {
 	var places []store.Place
 	for _, address := range d.info.Places {
-		p, err := openPlace(address, false)
+		p, err := a.openPlace(address, false)
 		if err != nil {
 			return satchel.Config{}, err
 		}
@@ -276,12 +298,15 @@ func (a *app) walletsDir() (string, error) {
 	return wallets, durable.Disk{}.MkdirAll(wallets, 0o700)
 }
 
+// unnamed begins the name of the directory of a wallet that is being made.
+const unnamed = "new-"
+
 // newWalletDir is where a wallet is made, under a name for the time being: its id is
 // not known before.
 func (a *app) newWalletDir() (string, error) {
 	wallets, err := a.walletsDir()
 	random := secret.Random(4)
-	return filepath.Join(wallets, "new-"+hex.EncodeToString(random.Open())), err
+	return filepath.Join(wallets, unnamed+hex.EncodeToString(random.Open())), err
 }
 
 // nameWallet gives a wallet that was made in dir, and is closed, its own name. A crash
@@ -291,8 +316,31 @@ func (a *app) nameWallet(dir string, s satchel.Status) error {
 	if err != nil {
 		return err
 	}
+	a.letGo(filepath.Base(dir))
 	return durable.Disk{}.RenameDir(dir, filepath.Join(filepath.Dir(dir), name))
 }
+
+// letGo tells an agent that runs that a wallet is about to go from its directory, as
+// somebody asked for: else it tells people that it is gone. stays takes that back.
+func (a *app) letGo(name string) {
+	if home, err := a.home(); err == nil && a.agentRuns() {
+		os.WriteFile(goingPath(home, name), nil, 0o600) // Without it there is an alarm too many.
+	}
+}
+
+func (a *app) stays(name string) {
+	if home, err := a.home(); err == nil {
+		os.Remove(goingPath(home, name))
+	}
+}
+
+// mayGo reports whether somebody asked for a wallet to go.
+func (a *app) mayGo(name string) bool {
+	home, err := a.home()
+	return err == nil && fileStampOf(goingPath(home, name)) != (fileStamp{})
+}
+
+func goingPath(home, name string) string { return filepath.Join(home, "agent", name+".going") }
 
 // setAside moves a directory of a wallet away whose key is lost. Nothing of it is
 // deleted.
@@ -306,6 +354,7 @@ func (a *app) setAside(d device) (string, error) {
 	if err := disk.MkdirAll(aside, 0o700); err != nil {
 		return "", err
 	}
+	a.letGo(d.name)
 	to := filepath.Join(aside, d.name+"-"+a.now().UTC().Format("20060102T150405"))
 	return to, disk.RenameDir(d.dir, to)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -36,6 +37,14 @@ func moment(t time.Time) string {
 		return "never"
 	}
 	return t.Local().Format("2006-01-02 15:04")
+}
+
+// ago says in whole days how long something is ago.
+func ago(d time.Duration) string {
+	if d < 24*time.Hour {
+		return "today"
+	}
+	return count(int(d/(24*time.Hour)), "day") + " ago"
 }
 
 // stamp is a time in JSON: nil for none.
@@ -150,10 +159,20 @@ func placesJSON(places []satchel.PlaceStatus) []placeJSON {
 		j := placeJSON{Address: p.Address, Health: p.Health, Generation: p.Generation, Verified: stamp(p.Verified), Branch: p.Branch}
 		if p.Err != nil {
 			j.Error, j.Code = errorText(p.Err), int(codeOf(p.Err))
+			if c, ok := healthCodes[p.Health]; ok && j.Code == int(satchel.CodeFailed) {
+				j.Code = int(c) // After a while only the text of the error is left.
+			}
 		}
 		out = append(out, j)
 	}
 	return out
+}
+
+// healthCodes are what places that stand like this end commands with.
+var healthCodes = map[satchel.Health]satchel.Code{
+	satchel.HealthUnreachable: satchel.CodeUnreachable, satchel.HealthSignIn: satchel.CodeSignIn, satchel.HealthWrongAccount: satchel.CodeWrongAccount,
+	satchel.HealthFull: satchel.CodeFull, satchel.HealthDamaged: satchel.CodeDamaged, satchel.HealthMissing: satchel.CodeDamaged,
+	satchel.HealthOtherDevice: satchel.CodeOtherDevice,
 }
 
 // sayPlaces prints a table of the places, and under each what to do about it.
@@ -211,6 +230,22 @@ func healthHint(p satchel.PlaceStatus) string {
 	}
 	if dir, ok := strings.CutPrefix(p.Address, "folder:"); ok && p.Health == satchel.HealthUnreachable && emptied(p.Err) {
 		return "connect its drive, then satchel backup; if it was really emptied, satchel heal --emptied " + shellQuote(dir)
+	}
+	if k := cloudOf(p.Address); k != nil {
+		switch {
+		case p.Health == satchel.HealthFull && k.scheme == "keychain":
+			return "a keychain is for small wallets that seldom change: satchel prune makes room, or satchel store remove " + p.Address
+		case p.Health == satchel.HealthSignIn && k.signing == account:
+			return "sign in there with that program, then satchel backup"
+		case p.Health == satchel.HealthSignIn && k.signing == none, p.Health == satchel.HealthUnreachable && placeFact(p.Err) != "":
+			return cmp.Or(placeFact(p.Err), "sign in there with that program") + "; then satchel backup"
+		case p.Health == satchel.HealthSignIn, p.Health == satchel.HealthWrongAccount:
+			return "satchel store signin " + shellQuote(p.Address)
+		case p.Health == satchel.HealthUnreachable && emptied(p.Err):
+			return "if it was really emptied, satchel heal --emptied " + shellQuote(p.Address)
+		case p.Health == satchel.HealthUnreachable:
+			return "is this machine online? then satchel backup"
+		}
 	}
 	return healthHints[p.Health]
 }

@@ -132,6 +132,8 @@ func (a *app) pinSet(ctx context.Context, p newPIN, change bool) error {
 	servers := a.guardianFlags
 	if len(servers) == 0 && change {
 		servers = b.Guardians()
+		a.say("The key servers stay: %s", printable(strings.Join(servers, ", ")))
+		a.say("(Others: all with --guardian, or one with `satchel guardian replace`.)")
 	}
 	plan, err := a.pinServers(ctx, servers, p)
 	if err != nil {
@@ -246,7 +248,8 @@ func weakPIN(err error) error {
 	return &hintedError{fmt.Errorf("this PIN is refused: %s", strings.TrimPrefix(weak.Error(), slot.ErrWeak.Error()+": ")), weak.Advice}
 }
 
-// twice lets a person type a new secret that passes a check, twice the same.
+// twice lets a person type a new secret that passes a check, twice the same. The check may
+// say something about one that passes.
 func (a *app) twice(ctx context.Context, prompt string, check func(secret.Bytes) error) (secret.Bytes, error) {
 	for {
 		typed, err := a.term.secret(ctx, prompt)
@@ -276,6 +279,12 @@ func (a *app) setPIN(ctx context.Context, b *satchel.Backup, owner *satchel.Owne
 	info, err := owner.SetPIN(ctx, plan)
 	a.progress.pause()
 	if info.ID == "" {
+		if hint := certificateHint(err); hint != "" {
+			return &hintedError{err, "nothing was changed; " + hint}
+		}
+		if errors.Is(err, guard.ErrToken) {
+			return &hintedError{err, "nothing was changed; ask whoever runs it for a token, and give it: satchel guardian add URL --token-fd 3 3<FILE"}
+		}
 		if errors.Is(err, guard.ErrUnreachable) {
 			return &hintedError{err, "nothing was changed; to set a PIN all of its key servers must answer: try again later, or take another in the place of one that is gone: `satchel guardian replace`, or --guardian"}
 		}
@@ -409,7 +418,7 @@ func (a *app) unlockPIN(ctx context.Context, b *satchel.Backup, why string) (*sa
 	way := a.unlockWay(b, &owner)
 	typed, err := a.openPIN(ctx, &way, false)
 	a.progress.pause()
-	return owner, typed, err
+	return owner, typed, besides(err, knownKinds(slotKinds(b.Slots())))
 }
 
 func (a *app) unlockWay(b *satchel.Backup, owner **satchel.Owner) pinWay {
@@ -433,6 +442,7 @@ func (a *app) openPIN(ctx context.Context, way *pinWay, others bool) (opened, er
 		return opened{}, err
 	}
 	got := opened{threshold: s.Threshold}
+	mine := 0 // guesses that were made here and did not open it
 	for try := 1; ; try++ {
 		switch {
 		case a.pinFD != noFD:
@@ -485,8 +495,11 @@ func (a *app) openPIN(ctx context.Context, way *pinWay, others bool) (opened, er
 		got.told, err = way.open(ctx, *s, got.pin, got.pinPassphrase)
 		a.progress.pause()
 		if err == nil {
-			a.sayTold(got.told)
+			a.sayTold(got.told, mine, s.Threshold)
 			return got, nil
+		}
+		if errors.Is(err, guard.ErrWrongPIN) || errors.Is(err, guard.ErrPassphrase) {
+			mine++
 		}
 		again := errors.Is(err, guard.ErrPassphrase) || errors.Is(err, guard.ErrPIN) || errors.Is(err, guard.ErrWrongPIN)
 		if !again || a.term == nil || a.pinFD != noFD || try == askTries {
@@ -541,22 +554,30 @@ func (a *app) pinSlot(ctx context.Context, way *pinWay) (*satchel.PINSlot, error
 			return nil, err
 		}
 		if !yes {
+			a.unknown.refuse(unknown.Servers)
 			return nil, unknown
 		}
 		a.allowed = append(a.allowed, unknown.Servers...)
 	}
 }
 
-// sayTold says what a person should know of what the key servers told.
-func (a *app) sayTold(told []guard.Told) {
-	wrong := 0
+// sayTold says what a person should know of what the key servers told. mine is how many
+// wrong guesses this call made itself, each at threshold of them: who mistyped is not told of
+// a thief.
+func (a *app) sayTold(told []guard.Told, mine, threshold int) {
+	wrong, all := 0, 0
 	for _, t := range told {
-		wrong = max(wrong, t.Wrong)
+		wrong, all = max(wrong, t.Wrong), all+t.Wrong
 		if t.Err != nil && !errors.Is(t.Err, guard.ErrPending) {
 			a.note("key server %s %s", t.Server, serverText(t.Err))
 		}
 	}
-	if wrong > 0 {
+	if wrong <= mine && all <= mine*threshold {
+		return
+	}
+	if mine > 0 {
+		a.note("%s since the PIN was last right, and not all of them just now; if the others were not yours, somebody has a copy of the folder: `satchel pin change`", wrongGuesses(wrong))
+	} else {
 		a.note("%s since the PIN was last right; if that was not you, somebody has a copy of the folder: `satchel pin change`", wrongGuesses(wrong))
 	}
 }

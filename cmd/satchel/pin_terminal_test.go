@@ -16,7 +16,7 @@ func startKeyServers(t *testing.T, n int) (*guardians, []string) {
 	t.Cleanup(k.close)
 	var urls []string
 	for range n {
-		url, err := k.add(t)
+		url, err := k.add(t, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,15 +16,15 @@ func TestOneFolderTwice(t *testing.T) {
 	if err := os.Symlink(real, link); err != nil {
 		t.Skip(err)
 	}
-	a, err := openPlace(real, true)
+	a, err := testApp(t).openPlace(real, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := openPlace(link, true)
+	b, err := testApp(t).openPlace(link, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := openPlace(t.TempDir(), true)
+	c, err := testApp(t).openPlace(t.TempDir(), true)
 	if err != nil {
 		t.Fatal(err)
 	}

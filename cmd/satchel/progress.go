@@ -15,6 +15,7 @@ type progressLine struct {
 	out     io.Writer
 	rewrite bool
 	verbose bool
+	waiting func() string // what is said while another process has the wallet
 
 	mu    sync.Mutex
 	shown int    // columns that the line now takes
@@ -23,7 +24,7 @@ type progressLine struct {
 
 func newProgressLine(a *app) *progressLine {
 	_, tty := asTerminal(a.stderr)
-	return &progressLine{out: a.stderr, rewrite: tty && !a.json && a.getenv("TERM") != "dumb", verbose: a.verbose}
+	return &progressLine{out: a.stderr, rewrite: tty && !a.json && a.getenv("TERM") != "dumb", verbose: a.verbose, waiting: a.waitingFor}
 }
 
 // update shows a step. It is the Progress of a satchel.Config.
@@ -34,6 +35,9 @@ func (p *progressLine) update(s satchel.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	text := string(s.Stage)
+	if s.Stage == satchel.Waiting {
+		text = p.waiting()
+	}
 	if s.Place != "" {
 		text += " " + printable(s.Place)
 	}
@@ -50,6 +54,12 @@ func (p *progressLine) update(s satchel.Progress) {
 	}
 	if s.Total > 1 {
 		text += fmt.Sprintf(" %d/%d", s.Done, s.Total)
+	}
+	switch {
+	case s.Size > 0:
+		text += fmt.Sprintf(", %.1f of %.1f MB", float64(s.Bytes)/1e6, float64(s.Size)/1e6)
+	case s.Bytes > 0:
+		text += fmt.Sprintf(", %.1f MB", float64(s.Bytes)/1e6)
 	}
 	runes := []rune(text)
 	if len(runes) > helpWidth-5 {

@@ -35,7 +35,8 @@ state whole. While two devices have written side by side nothing is pruned.
 With --all, which asks for a secret, it also deletes old states of earlier devices
 and what an interrupted command left. With --all --branches it also deletes what
 other devices wrote on their own, beside the history of the newest state; it shows
-that and asks first.
+that and asks first. A channel backup of a node that only is there becomes an item of
+this history before, below lightning/.
 
 JSON: objects and bytes (deleted), kept (checkpoints), left (addresses and names of
 what was not proven to belong to this backup).`,
@@ -46,7 +47,7 @@ what was not proven to belong to this backup).`,
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
 			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
 			satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder,
-			satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+			satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.prune(cmd.Context(), f) },
 	}
 	fl := cmd.Flags()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/satchel-backup/satchel"
 	"github.com/satchel-backup/satchel/slot"
+	"github.com/satchel-backup/satchel/wallet"
 )
 
 type rekeyFlags struct {
@@ -41,7 +43,7 @@ verify" first.
 
 If it is interrupted, calling it again goes on, with what was asked for then.
 
-JSON: id, label, folder, fingerprint, keys_dropped, protected, verified, places,
+JSON: id, label, folder, kind, fingerprint, keys_dropped, protected, verified, places,
 slots, objects (deleted of the old one), left, and secret: what was made to open the
 backup, unless it went to --code-fd.`,
 		Example: `  satchel rekey
@@ -51,7 +53,7 @@ backup, unless it went to --code-fd.`,
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
 			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
 			satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeIncomplete,
-			satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+			satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.rekey(cmd.Context(), f) },
 	}
 	fl := cmd.Flags()
@@ -133,16 +135,20 @@ func (a *app) rekey(ctx context.Context, f rekeyFlags) error {
 			return err
 		}
 	}
+	from, err := a.walletNamed(s.ID)
+	if err != nil {
+		return err
+	}
 	owner, err := a.unlock(ctx, b, "First the old backup is opened, with a secret it has.")
 	if err != nil {
 		return err
 	}
 	if s.Rekeying != "" {
 		a.note("going on with what was begun")
-		nb, done, err := owner.Rekey(ctx, s.Rekeying, satchel.RekeyPlan{})
+		nb, done, err := a.newKeys(ctx, owner, from, s.Rekeying, satchel.RekeyPlan{})
 		a.progress.pause()
 		if nb != nil {
-			return a.rekeyed(ctx, s, nb, s.Rekeying, done, newWay{}, err)
+			return a.rekeyed(ctx, from, nb, s.Rekeying, done, newWay{}, err)
 		}
 		if b.Status().Rekeying != "" {
 			return err
@@ -174,7 +180,7 @@ func (a *app) rekey(ctx context.Context, f rekeyFlags) error {
 	if err != nil {
 		return err
 	}
-	nb, done, err := owner.Rekey(ctx, dir, satchel.RekeyPlan{Slots: way.slots(), PIN: way.pin, DropKeys: f.drop})
+	nb, done, err := a.newKeys(ctx, owner, from, dir, satchel.RekeyPlan{Slots: way.slots(), PIN: way.pin, DropKeys: f.drop})
 	a.progress.pause()
 	if nb == nil {
 		if a.term != nil && !way.printed.Empty() {
@@ -182,7 +188,36 @@ func (a *app) rekey(ctx context.Context, f rekeyFlags) error {
 		}
 		return err
 	}
-	return a.rekeyed(ctx, s, nb, dir, done, way, err)
+	return a.rekeyed(ctx, from, nb, dir, done, way, err)
+}
+
+// newKeys makes the new backup in dir. What is watched for the old one, from being its name,
+// is watched for the new one from the moment that the old one is gone: a process that is
+// killed then leaves no wallet that nobody feeds.
+func (a *app) newKeys(ctx context.Context, owner *satchel.Owner, from, dir string, p satchel.RekeyPlan) (*satchel.Backup, satchel.Rekeyed, error) {
+	if err := a.inheritWatched(ctx, from, filepath.Base(dir)); err != nil {
+		return nil, satchel.Rekeyed{}, err
+	}
+	a.letGo(from)
+	nb, done, err := owner.Rekey(ctx, dir, p)
+	if nb == nil {
+		a.dropWatched(filepath.Base(dir))
+	}
+	if err != nil {
+		a.stays(from)
+	}
+	return nb, done, err
+}
+
+// walletNamed returns the name of the directory of the wallet with an id.
+func (a *app) walletNamed(id string) (string, error) {
+	devices, err := a.devices()
+	for _, d := range devices {
+		if d.info.ID == id {
+			return d.name, nil
+		}
+	}
+	return "", cmp.Or(err, satchel.ErrNoDevice)
 }
 
 // begunWithout returns an error if a new backup that was begun in dir, and that another
@@ -214,7 +249,7 @@ func (a *app) confirmRekey(ctx context.Context, s satchel.Status, f rekeyFlags) 
 	if f.yes {
 		return nil
 	}
-	a.say("Makes new keys for the backup of %s, fingerprint %s.", printable(s.Label), s.Fingerprint)
+	a.say("Makes new keys for the backup of %s, %s.", printable(s.Label), whichWallet(s.Kind, s.Fingerprint))
 	a.say("")
 	a.sayHanging("  stays     ", "the wallet: words, addresses, "+count(s.Items, "item")+", places, limit")
 	a.sayHanging("  new       ", "the folder in each place, and the way in that you choose now")
@@ -261,18 +296,23 @@ func (a *app) reach(ctx context.Context, b *satchel.Backup) error {
 	return err
 }
 
-// rekeyed tells what was made. The new backup counts, whatever err says.
-func (a *app) rekeyed(ctx context.Context, old satchel.Status, nb *satchel.Backup, dir string, done satchel.Rekeyed, way newWay, err error) error {
+// rekeyed tells what was made, from being the name of the old wallet. The new backup counts,
+// whatever err says.
+func (a *app) rekeyed(ctx context.Context, from string, nb *satchel.Backup, dir string, done satchel.Rekeyed, way newWay, err error) error {
 	s := nb.Status()
 	err = errors.Join(err, nb.Close())
 	if err == nil {
 		// Only now: while the old one is there it knows this one by its first name.
-		if err = a.nameWallet(dir, s); err == nil {
-			from, fromErr := folderName(old.Label, old.ID)
-			to, toErr := folderName(s.Label, s.ID)
-			if err = errors.Join(fromErr, toErr); err == nil {
-				err = a.moveWatched(ctx, from, to)
-			}
+		var to string
+		if to, err = folderName(s.Label, s.ID); err == nil {
+			err = a.copyWatched(ctx, from, to)
+		}
+		if err == nil {
+			err = a.nameWallet(dir, s)
+		}
+		if err == nil {
+			a.dropWatched(filepath.Base(dir))
+			err = a.moveWatched(ctx, from, to)
 		}
 	} else {
 		err = &hintedError{fmt.Errorf("the new backup is made and counts; the old one is still there: %w", err), "`satchel rekey` finishes it"}
@@ -281,6 +321,7 @@ func (a *app) rekeyed(ctx context.Context, old satchel.Status, nb *satchel.Backu
 		ID          string      `json:"id"`
 		Label       string      `json:"label"`
 		Folder      string      `json:"folder"`
+		Kind        wallet.Kind `json:"kind"`
 		Fingerprint string      `json:"fingerprint"`
 		KeysDropped bool        `json:"keys_dropped"`
 		Protected   bool        `json:"protected"`
@@ -292,7 +333,7 @@ func (a *app) rekeyed(ctx context.Context, old satchel.Status, nb *satchel.Backu
 		Secret      string      `json:"secret,omitempty"`
 	}
 	if a.json {
-		if e := a.emit(rekeyedJSON{s.ID, s.Label, s.Folder, s.Fingerprint, s.KeysDropped, s.Protected, stamp(s.Verified), placesJSON(s.Places),
+		if e := a.emit(rekeyedJSON{s.ID, s.Label, s.Folder, s.Kind, s.Fingerprint, s.KeysDropped, s.Protected, stamp(s.Verified), placesJSON(s.Places),
 			slotsJSON(s.Slots), done.Objects, append([]string{}, done.Left...), a.printedJSON(way)}); e != nil {
 			return errors.Join(lostResult(a.printedJSON(way), e, "the backup "+printable(s.Folder)+" was made",
 				"the wallet is on this device: `satchel export words` takes it out"), err)
@@ -300,7 +341,7 @@ func (a *app) rekeyed(ctx context.Context, old satchel.Status, nb *satchel.Backu
 	}
 	a.say("")
 	a.say("Wallet         %s (%s)", printable(s.Label), s.Network)
-	a.say("Fingerprint    %s", s.Fingerprint)
+	a.sayWhose(s.Kind, s.Fingerprint)
 	for _, p := range s.Places {
 		a.say("New backup     %s", printable(p.Address))
 		a.say("               %s", printable(s.Folder))

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -32,6 +33,10 @@ type restoreFlags struct {
 	lacking  bool
 	aside    bool
 	snapshot string
+
+	// fits, if not nil, may refuse a backup before it is taken over.
+	fits     func(context.Context, *satchel.Opened) error
+	restored func(*satchel.Opened) // if not nil, is told what was restored
 }
 
 func (a *app) restoreCommand() *cobra.Command {
@@ -48,9 +53,11 @@ asked about first, and nothing is sent to them before. It says how many guesses 
 or until when it is locked; a wrong PIN costs one guess, any other failure none.
 
 It looks in every folder of this machine that is kept in sync (Nextcloud,
-Dropbox, iCloud …), on drives that are plugged in, and in the places of wallets
-that are here already; or in the folders that --from names. BACKUP is a label, a
-folder or an id from the list, or the beginning of one.
+Dropbox, iCloud …), on drives that are plugged in, in clouds that this device is
+signed in to, and in the places of wallets that are here already; or in the places
+that --from names: folders, or addresses such as gdrive:, to which it signs in first
+("satchel store add --help" lists them). BACKUP is a label, a folder or an id from
+the list, or the beginning of one.
 
 If the words are not in the backup because its owner took them out of the cloud, it
 asks for them, or restores the rest without them.
@@ -63,13 +70,14 @@ still uses it stops writing and says so. Nothing on this device is overwritten.
 
 JSON: with --list, one object a backup: label, folder, id, network, created,
 modified, epoch, generation, fingerprint ("" if sealed), here, slots, places.
-Otherwise: id, label, network, fingerprint, addresses, saved, snapshot, epoch, generation,
+Otherwise: id, label, network, kind, fingerprint, addresses, saved, snapshot, epoch, generation,
 software, device, passphrase_needed, keys_dropped, items, slots, problem, warnings, others
 (snapshot, epoch, generation, device), and after a restore also restored,
 compared, protected, missing, and guardians (guardian, error, wrong) if a PIN opened it.`,
 		Example: `  satchel restore
   satchel restore --list
   satchel restore --from /media/usb
+  satchel restore --from gdrive:
   satchel restore --preview Samantha
   satchel restore --from /srv/backup --yes --json --secret-fd 3 3<code
   satchel restore --from /srv/backup --yes --guardian https://a.example \
@@ -78,7 +86,7 @@ compared, protected, missing, and guardians (guardian, error, wrong) if a PIN op
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeNoBackup,
 			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
 			satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeOlder,
-			satchel.CodeNewer, satchel.CodeWrongWallet, satchel.CodeIncomplete, satchel.CodeListing,
+			satchel.CodeNewer, satchel.CodeWrongWallet, satchel.CodeIncomplete, satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount,
 			satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := ""
@@ -90,7 +98,7 @@ compared, protected, missing, and guardians (guardian, error, wrong) if a PIN op
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
-	fl.StringArrayVar(&f.from, "from", nil, "a `place` to look in: a folder, or folder:/PATH; repeat it for several")
+	fl.StringArrayVar(&f.from, "from", nil, "a `place` to look in: a folder, or an address as \"satchel store add\" takes it; repeat it for several")
 	fl.BoolVar(&f.list, "list", false, "list the backups that are found, and nothing else")
 	fl.BoolVar(&f.preview, "preview", false, "open a backup and show what is in it, and nothing else")
 	fl.StringVar(&f.snapshot, "snapshot", "", "restore this older or other state, by its `name` in the preview")
@@ -103,6 +111,7 @@ compared, protected, missing, and guardians (guardian, error, wrong) if a PIN op
 	a.guardianFlag(cmd, "a key server, by its `URL`, that may be asked for what the PIN guards; repeat it for several")
 	fl.BoolVar(&a.trustGuardians, "trust-guardians", false, "ask the key servers that the backup names, also unknown ones")
 	a.passphraseFlag(cmd)
+	a.passwordFlag(cmd)
 	return cmd
 }
 
@@ -150,6 +159,7 @@ func (a *app) restore(cmd *cobra.Command, f restoreFlags, name string) error {
 		return told, err
 	}}
 	typed, err := a.openWith(ctx, chosen.Slots, pin, func(way slot.Secret) (err error) {
+		a.unknown.take() // Those of slots that nothing has vouched for.
 		a.progress.update(satchel.Progress{Stage: satchel.OpeningKey})
 		o, err = chosen.Open(ctx, way)
 		return err
@@ -159,6 +169,9 @@ func (a *app) restore(cmd *cobra.Command, f restoreFlags, name string) error {
 	}
 	a.progress.pause()
 	bip39.BIP39Passphrase = typed.bip39Passphrase
+	if o, err = a.askNewest(ctx, chosen, o, typed, f.yes); err != nil {
+		return err
+	}
 	if f.snapshot != "" {
 		if o, err = o.At(ctx, f.snapshot); err != nil {
 			return err
@@ -176,7 +189,7 @@ func (a *app) restore(cmd *cobra.Command, f restoreFlags, name string) error {
 	if err := a.settle(ctx, &p, &o, f, &bip39); err != nil {
 		return err
 	}
-	if p.PassphraseNeeded && bip39.BIP39Passphrase.Empty() {
+	if p.PassphraseNeeded && p.Kind != wallet.KindAezeed && bip39.BIP39Passphrase.Empty() {
 		if bip39.BIP39Passphrase, err = a.askNeededPassphrase(ctx); err != nil {
 			return err
 		}
@@ -186,14 +199,53 @@ func (a *app) restore(cmd *cobra.Command, f restoreFlags, name string) error {
 			return err
 		}
 	}
+	if f.fits != nil {
+		if err := f.fits(ctx, o); err != nil {
+			return err
+		}
+	}
 	return a.bringBack(ctx, o, p, f, bip39, places, chosen, typed.told)
+}
+
+// askNewest opens a backup again if key servers can say whether it is the newest, that this
+// device does not know, and the user lets them be asked. That they are its own is certain
+// here, since the state that was opened names them; they learn that somebody asks.
+func (a *app) askNewest(ctx context.Context, f *satchel.Found, o *satchel.Opened, typed opened, yes bool) (*satchel.Opened, error) {
+	servers, refused := a.unknown.take()
+	if len(servers) == 0 || !typed.pin.Empty() {
+		return o, nil
+	}
+	switch {
+	case a.trustGuardians:
+	case a.term == nil || yes || refused:
+		a.note("whether this is the newest state was not checked: this device does not know the key servers that could say so: %s; name each with --guardian, or say --trust-guardians", strings.Join(servers, ", "))
+		return o, nil
+	default:
+		a.term.print("\nThe key servers of its PIN could say whether this is the newest state, and this\ndevice does not know them:\n")
+		for _, name := range servers {
+			a.term.print("  %s\n", printable(name))
+		}
+		ok, err := a.term.yes(ctx, "Ask them? They learn that somebody asks, and nothing else.", false)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			a.unknown.refuse(servers)
+			a.term.print("They were not asked: if this is an old copy, that does not show.\n")
+			return o, nil
+		}
+	}
+	a.allowed = append(a.allowed, servers...)
+	o, err := f.Open(ctx, typed.way)
+	a.progress.pause()
+	return o, err
 }
 
 // searchPlaces opens the places to look in.
 func (a *app) searchPlaces(ctx context.Context, from []string) ([]store.Place, error) {
 	var places []store.Place
 	for _, address := range from {
-		p, err := openPlace(address, false)
+		p, err := a.choosePlace(ctx, address, false)
 		if err != nil {
 			return nil, err
 		}
@@ -219,18 +271,18 @@ func (a *app) searchPlaces(ctx context.Context, from []string) ([]store.Place, e
 	}
 	a.term.print("No folder of Nextcloud, Dropbox, iCloud, Google Drive, OneDrive or Syncthing\nand no drive was found on this machine. Where is the backup? It is a folder\nwhose name begins with %s.\n\n", seal.FolderPrefix)
 	for {
-		typed, err := a.term.line(ctx, "Path of the folder: ")
+		typed, err := a.askAddress(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if typed == "" {
 			continue
 		}
-		p, err := openPlace(a.expandHome(typed), false)
+		p, err := a.choosePlace(ctx, typed, false)
 		if err == nil {
 			return []store.Place{p}, nil
 		}
-		a.term.print("%s\n", wrap("That did not work: "+errorText(err)+"."))
+		a.term.print("%s\n", didNotWork(err))
 	}
 }
 
@@ -256,7 +308,7 @@ func (a *app) search(ctx context.Context, f restoreFlags) ([]store.Place, []satc
 			return nil, nil, err
 		}
 		a.term.print("%s\n%s\n\n", wrap("No backup there: "+errorText(err)+"."), wrap("Next: "+hintFor(err)+"."))
-		typed, lineErr := a.term.line(ctx, "Another folder to look in (Enter to stop): ")
+		typed, lineErr := a.term.line(ctx, "Another folder or address to look in (Enter to stop): ")
 		if lineErr != nil {
 			return nil, nil, lineErr
 		}
@@ -320,16 +372,16 @@ func (a *app) foundList(found []satchel.Found) string {
 	devices, _ := a.devices()
 	var b strings.Builder
 	for i, f := range found {
-		fingerprint := "sealed"
+		whose := "fingerprint sealed"
 		if d := deviceOf(devices, f); d != nil {
-			fingerprint = strings.TrimSpace(d.info.Fingerprint + " (on this device)")
+			whose = whichWallet(d.info.Kind, d.info.Fingerprint) + " (on this device)"
 		}
 		network := ""
 		if f.Network != "" && f.Network != wallet.Mainnet {
 			network = " (" + printable(string(f.Network)) + ")"
 		}
 		fmt.Fprintf(&b, "%3d  %s%s\n", i+1, a.bold(foundName(f)), network)
-		fmt.Fprintf(&b, "     saved %s, generation %d, fingerprint %s\n", moment(foundTime(f)), f.Generation, fingerprint)
+		fmt.Fprintf(&b, "     saved %s, generation %d, %s\n", moment(foundTime(f)), f.Generation, whose)
 		fmt.Fprintf(&b, "     opens with %s\n", wayNames(f.Slots))
 		for _, p := range f.Places {
 			late := ""
@@ -471,6 +523,7 @@ type previewJSON struct {
 	ID               string          `json:"id"`
 	Label            string          `json:"label"`
 	Network          wallet.Network  `json:"network"`
+	Kind             wallet.Kind     `json:"kind"`
 	Fingerprint      string          `json:"fingerprint"`
 	Addresses        []string        `json:"addresses"`
 	PassphraseNeeded bool            `json:"passphrase_needed"`
@@ -489,7 +542,7 @@ type previewJSON struct {
 }
 
 func toPreviewJSON(p satchel.Preview) previewJSON {
-	j := previewJSON{p.ID, p.Label, p.Network, p.Fingerprint, append([]string{}, p.Addresses...), p.PassphraseNeeded, p.KeysDropped, p.Snapshot, p.Epoch,
+	j := previewJSON{p.ID, p.Label, p.Network, p.Kind, p.Fingerprint, append([]string{}, p.Addresses...), p.PassphraseNeeded, p.KeysDropped, p.Snapshot, p.Epoch,
 		p.Generation, stamp(p.Saved), p.Software, p.Device, []itemJSON{}, slotsJSON(p.Slots), nil,
 		append([]string{}, p.Warnings...), []candidateJSON{}}
 	for _, i := range p.Items {
@@ -509,6 +562,8 @@ func (a *app) sayPreview(p satchel.Preview, missing missingItems) {
 	a.say("")
 	a.say("Wallet        %s (%s)", a.bold(printable(p.Label)), p.Network)
 	switch {
+	case p.Kind == wallet.KindAezeed:
+		a.say("Keys          %s", lndWords)
 	case p.Fingerprint != "":
 		a.say("Fingerprint   %s", a.bold(p.Fingerprint))
 	case p.PassphraseNeeded:
@@ -694,12 +749,15 @@ func (a *app) droppedKeys(ctx context.Context, p satchel.Preview, typed opened) 
 			return wallet.Keys{}, err
 		}
 	}
-	return a.keysOf(ctx, p.Network, p.Fingerprint, typed, true)
+	return a.keysOf(ctx, p.Kind, p.Network, p.Fingerprint, typed, true)
 }
 
 // keysOf makes the keys of a known wallet from its words: those that opened the backup,
 // or that are typed now. If they are optional, none at all are no keys.
-func (a *app) keysOf(ctx context.Context, network wallet.Network, fingerprint string, typed opened, optional bool) (wallet.Keys, error) {
+func (a *app) keysOf(ctx context.Context, kind wallet.Kind, network wallet.Network, fingerprint string, typed opened, optional bool) (wallet.Keys, error) {
+	if kind == wallet.KindAezeed {
+		return a.nodeWords(ctx, network, optional)
+	}
 	words, passphrase := typed.words, typed.bip39Passphrase
 	for try := 1; ; try++ {
 		var err error
@@ -813,6 +871,10 @@ func (a *app) bringBack(ctx context.Context, o *satchel.Opened, p satchel.Previe
 	if err != nil {
 		return err
 	}
+	// Objects of 4 MB come one after another, and most of the memory is what is left of
+	// those before: it is collected sooner, which costs little while the network is waited
+	// for.
+	defer debug.SetGCPercent(debug.SetGCPercent(50))
 	b, outcome, err := o.Restore(ctx, cfg, opts)
 	a.progress.pause()
 	if b == nil && errors.Is(err, satchel.ErrIncomplete) {
@@ -826,6 +888,9 @@ func (a *app) bringBack(ctx context.Context, o *satchel.Opened, p satchel.Previe
 	// slot that somebody put into the folder.
 	if keepErr := a.keepGuardians(b.Guardians()); keepErr != nil {
 		a.note("the key servers could not be remembered: %s", errorText(keepErr))
+	}
+	if f.restored != nil {
+		f.restored(o)
 	}
 	return a.restored(b, outcome, told, err)
 }
@@ -891,12 +956,12 @@ func (a *app) watchAgain(name string) string {
 	rec, err := w.read()
 	running, lockErr := w.running()
 	switch {
-	case err != nil || lockErr != nil || len(rec.Paths) == 0:
+	case err != nil || lockErr != nil || len(rec.all()) == 0:
 		return "Nothing is watched here yet: once they are where they belong, `satchel watch PATH...` saves them again at every change"
 	case running:
-		return "`satchel watch` is running, and goes on with " + count(len(rec.Paths), "path")
+		return "It is watched here, and that goes on with " + count(len(rec.all()), "path")
 	}
-	return "Start `satchel watch` again: it saves them at every change, and goes on with what was watched here before"
+	return "Start `satchel watch` again, or the agent (`satchel agent install`): it saves them at every change, and goes on with what was watched here before"
 }
 
 func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, told []guard.Told, err error) error {
@@ -916,8 +981,8 @@ func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, told []guard.
 	a.say("%s", a.bold("Restored."))
 	a.say("")
 	a.say("Wallet         %s (%s)", printable(outcome.Label), outcome.Network)
-	if outcome.Fingerprint != "" {
-		a.say("Fingerprint    %s", outcome.Fingerprint)
+	if outcome.Fingerprint != "" || outcome.Kind == wallet.KindAezeed {
+		a.sayWhose(outcome.Kind, outcome.Fingerprint)
 	}
 	for i, address := range outcome.Addresses {
 		title := ""
@@ -926,7 +991,10 @@ func (a *app) restored(b *satchel.Backup, outcome satchel.Outcome, told []guard.
 		}
 		a.say("%-14s %s", title, address)
 	}
-	if outcome.Compared {
+	if outcome.Compared && outcome.Kind == wallet.KindAezeed {
+		a.say("Compared       yes: the words are whole, and those that were backed up; what they")
+		a.say("               stand for only lnd can tell")
+	} else if outcome.Compared {
 		a.say("Compared       yes: fingerprint and addresses were computed anew and are the")
 		a.say("               same as when it was backed up")
 	} else if outcome.PassphraseNeeded {

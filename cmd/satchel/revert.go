@@ -35,7 +35,7 @@ places.`,
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly,
 			satchel.CodeOtherDevice, satchel.CodeWrongSecret, satchel.CodeLocked, satchel.CodeErased, satchel.CodeFewServers,
 			satchel.CodeServerLied, satchel.CodeSlotDamaged, satchel.CodeDamaged, satchel.CodeIncomplete,
-			satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+			satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, got []string) error {
 			return a.revert(cmd.Context(), got[0], yes)
 		},

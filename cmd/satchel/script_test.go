@@ -23,6 +23,8 @@ func TestMain(m *testing.M) {
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		os.Setenv("TMPDIR", "/dev/shm")
 	}
+	// The race detector would make each process a second longer.
+	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	// Most of these tests wait for a process that waits.
 	flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0)))
 	testscript.Main(m, map[string]func(){
@@ -30,6 +32,7 @@ func TestMain(m *testing.M) {
 			stretching = &cheapStretching
 			os.Exit(mainCode())
 		},
+		"browse": browse,
 	})
 }
 
@@ -45,6 +48,7 @@ func TestScripts(t *testing.T) {
 					return err
 				}
 			}
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Setenv("HOME", home)
 			e.Setenv("USERPROFILE", home)
 			e.Setenv("SATCHEL_HOME", filepath.Join(e.WorkDir, "device"))
@@ -62,6 +66,12 @@ func TestScripts(t *testing.T) {
 			"removeIn": scriptRemove,
 			"absent":   scriptAbsent,
 			"guard":    scriptGuard(t),
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "systemd" {
+				return managed(), nil
+			}
+			return false, fmt.Errorf("no condition of this name: %s", cond)
 		},
 		RequireExplicitExec: true,
 	})

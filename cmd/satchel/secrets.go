@@ -83,9 +83,11 @@ func (a *app) openWith(ctx context.Context, kinds []slot.Kind, way pinWay, try f
 	case a.pinFD != noFD && a.secretFD != noFD:
 		return opened{}, usagef("--pin-fd and --secret-fd are two ways to open it: give one")
 	case a.pinFD != noFD:
-		return a.openPIN(ctx, &way, false)
+		got, err := a.openPIN(ctx, &way, false)
+		return got, besides(err, known)
 	case slices.Contains(kinds, slot.KindPIN) && a.secretFD == noFD && a.term != nil:
 		got, err := a.openPIN(ctx, &way, len(known) > 0)
+		err = besides(err, known)
 		if err == nil || len(known) == 0 || ctx.Err() != nil || errors.Is(err, errNoAnswer) {
 			return got, err
 		}
@@ -371,32 +373,17 @@ func (a *app) newPassphrase(ctx context.Context, context []string) (secret.Bytes
 		return secret.Bytes{}, needFlag("the new passphrase", "--new-secret-fd N")
 	}
 	a.term.print("\nA passphrase of your own: 12 characters or more; several words that have\nnothing to do with each other are best. Nobody can reset it.\n")
-	for {
-		p, err := a.term.secret(ctx, "New passphrase (not shown): ")
-		if err != nil {
-			return secret.Bytes{}, err
+	return a.twice(ctx, "New passphrase (not shown): ", func(typed secret.Bytes) error {
+		if err := slot.CheckPassphrase(typed, context...); err != nil {
+			return err
 		}
-		if err := slot.CheckPassphrase(p, context...); err != nil {
-			a.term.print("%s\n", wrap("Not this one: "+strings.TrimPrefix(errorText(err), slot.ErrWeak.Error()+": ")+"."))
-			if weak, ok := errors.AsType[*slot.WeakError](err); ok {
-				a.term.print("Better: %s.\n", weak.Advice)
-			}
-			continue
-		}
-		bits, advice := slot.Estimate(p, context...)
+		bits, advice := slot.Estimate(typed, context...)
 		a.term.print("Strength: about %.0f bits (45 is the least, 60 and more is good).\n", bits)
 		if advice != "" {
 			a.term.print("Advice: %s.\n", advice)
 		}
-		again, err := a.term.secret(ctx, "The same again: ")
-		if err != nil {
-			return secret.Bytes{}, err
-		}
-		if again.Equal(p) {
-			return p, nil
-		}
-		a.term.print("The two differ. Once more:\n")
-	}
+		return nil
+	})
 }
 
 // show hands a secret that was made here to its owner, once: before anything is

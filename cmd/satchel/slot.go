@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -280,7 +279,10 @@ func slotName(s satchel.SlotInfo) string {
 	return wayName(s.Kind) + ", slot " + s.ID
 }
 
-var wholeSlotID = regexp.MustCompile(`^[0-9a-f]{16}$`)
+// isSlotID reports whether this is a whole id of a slot.
+func isSlotID(s string) bool {
+	return len(s) == 16 && strings.Trim(s, "0123456789abcdef") == ""
+}
 
 // slotByID finds a slot by the beginning of its id. A whole id is taken even if
 // this device does not have it any more: a place may.
@@ -291,7 +293,7 @@ func slotByID(slots []satchel.SlotInfo, id string) (satchel.SlotInfo, error) {
 			match = append(match, s)
 		}
 	}
-	if len(match) == 0 && wholeSlotID.MatchString(id) {
+	if len(match) == 0 && isSlotID(id) {
 		return satchel.SlotInfo{ID: id}, nil
 	}
 	if id == "" || len(match) != 1 {

@@ -22,10 +22,12 @@ import (
 	"time"
 )
 
-// soak is the real "satchel watch", for a long time, with changes and faults.
+// soak is the real "satchel watch" or "satchel agent", for a long time, with changes and
+// faults.
 type soak struct {
 	*testing.T
 	dir, bin, home string
+	more           []string // of the environment
 	places         [2]string
 	small          bool // the home and the second place are small file systems of their own
 	rand           *rand.Rand
@@ -73,7 +75,7 @@ func TestSoak(t *testing.T) {
 	}
 
 	// Deaths come in the first quarter; then one process lives on, to be measured.
-	s.start(max(duration/20, 10*time.Second), s.folder())
+	s.watch(max(duration/20, 10*time.Second), s.folder())
 	start := time.Now()
 	var memory []int64
 	var cpu time.Duration // of the process that lived on
@@ -97,7 +99,7 @@ func TestSoak(t *testing.T) {
 	s.stop()
 
 	// A restart needs no path, and costs nothing once it has compared all.
-	s.start(24 * time.Hour)
+	s.watch(24 * time.Hour)
 	checked := s.count("checked")
 	for wait := time.Now(); s.count("checked") == checked; time.Sleep(100 * time.Millisecond) {
 		if time.Since(wait) > 2*time.Minute {
@@ -154,7 +156,7 @@ func (s *soak) mount(dir, size string) bool {
 }
 
 func (s *soak) env(home string) []string {
-	return []string{"HOME=" + s.dir, "SATCHEL_HOME=" + home, "SATCHEL_KEYCHAIN=file", "PATH=" + os.Getenv("PATH")}
+	return append([]string{"HOME=" + s.dir, "SATCHEL_HOME=" + home, "SATCHEL_KEYCHAIN=file", "PATH=" + os.Getenv("PATH")}, s.more...)
 }
 
 // satchel runs another command.
@@ -170,10 +172,16 @@ func (s *soak) satchel(home string, stdin []byte, args ...string) ([]byte, error
 	return out, err
 }
 
-// start starts the watch.
-func (s *soak) start(every time.Duration, paths ...string) {
+// watch starts the watch.
+func (s *soak) watch(every time.Duration, paths ...string) {
 	s.Helper()
-	s.cmd = exec.Command(s.bin, append([]string{"watch", "--json", "--keep", "4", "--every", every.String()}, paths...)...)
+	s.start(append([]string{"watch", "--json", "--keep", "4", "--every", every.String()}, paths...)...)
+}
+
+// start starts what goes on.
+func (s *soak) start(args ...string) {
+	s.Helper()
+	s.cmd = exec.Command(s.bin, args...)
 	s.cmd.Env, s.cmd.Dir = s.env(s.home), s.dir
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := s.cmd.StdoutPipe()
@@ -267,31 +275,42 @@ func (s *soak) step(young bool) {
 		if s.rand.IntN(2) == 0 {
 			dir, name = s.home, "device full"
 		}
-		ballast := filepath.Join(dir, "ballast")
-		f, err := os.Create(ballast)
-		s.must(err)
-		for piece := 1 << 20; piece > 0; {
-			if _, err := f.Write(make([]byte, piece)); err != nil {
-				piece /= 4
-			}
-		}
-		f.Close()
+		empty := s.fill(dir)
 		during(name)
 		pause()
-		s.must(os.Remove(ballast))
+		empty()
 	case n < 100 && young: // The power fails.
 		s.must(s.cmd.Process.Kill())
 		s.said.Wait()
 		s.cmd.Wait()
 		during("killed")
-		s.start(10 * time.Second)
+		s.watch(10 * time.Second)
 	}
+}
+
+// fill makes a file system full, until empty is called.
+func (s *soak) fill(dir string) (empty func()) {
+	s.Helper()
+	ballast := filepath.Join(dir, "ballast")
+	f, err := os.Create(ballast)
+	s.must(err)
+	for piece := 1 << 20; piece > 0; {
+		if _, err := f.Write(make([]byte, piece)); err != nil {
+			piece /= 4
+		}
+	}
+	f.Close()
+	return func() { s.must(os.Remove(ballast)) }
 }
 
 // write changes a file, or makes one.
 func (s *soak) write() {
 	s.Helper()
-	name := fmt.Sprintf("%d/%d", s.rand.IntN(5), s.rand.IntN(20))
+	s.writeFile(fmt.Sprintf("%d/%d", s.rand.IntN(5), s.rand.IntN(20)))
+}
+
+func (s *soak) writeFile(name string) {
+	s.Helper()
 	size := s.rand.IntN(200)
 	if s.rand.IntN(10) == 0 {
 		size = s.rand.IntN(50_000)

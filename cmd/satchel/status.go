@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/satchel-backup/satchel"
+	"github.com/satchel-backup/satchel/internal/agent"
+	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/wallet"
 )
@@ -28,22 +32,30 @@ asks the places.
 
 It looks at what "satchel watch" watches, too. If something there is not saved as it
 stands, because it cannot be read or is not there, it says so and the exit code is 3.
-If no "satchel watch" runs it says so, and compares the files with what is saved: if
-one is new or changed, the code is 3 then.
+If neither an agent nor a "satchel watch" runs it says so, and compares the files with what is saved: if
+one is new or changed, the code is 3 then. A Lightning node that is backed up is asked for its
+channels; if one is not in the backup, or the node does not answer, the code is 3; so it is if
+a restore of the node was cut short.
 
 With --holding it also says whether that amount is above the limit that "satchel
 limit" set; then the exit code is 3.
 
-JSON, one object a wallet: id, name, label, folder, network, fingerprint,
-created, device, epoch, generation, saved, items, protected, verified, deleted,
+JSON, one object a wallet: id, name, label, folder, network, kind (of
+the keys: bip39, aezeed, xprv), fingerprint ("" for aezeed), created, device, epoch, generation, saved, items, protected, verified, deleted,
 copies, places (address, health, generation, verified, error, code), slots (id,
-kind), missing (items), keys_dropped, words_written (when, or null), limit
+kind), missing (items), keys_dropped, words_written (when, or null), drilled (when a
+restore was last tried and passed, or null), drill_due (when the next is due), limit
 (satoshi, 0 if none), next, next_command, rekeying (a directory, if new keys were
 begun and not finished), pin_pending (not all key servers know of a new PIN), pin_ending
 (key servers that are still to be told that an earlier one ended), pin_lost (key servers
 that have no part of the PIN any more), pin_undone (the last change was given up),
-anchored (the key servers of the PIN know the newest generation), watched (paths),
-left_out (path, error, failed, unsaved), watching (whether a "satchel watch" runs), and with --holding also holding and above.`,
+anchored (the key servers of the PIN know the newest generation), anchor_error (why they
+do not), pin_dead (the PIN, the only way in, opens nothing any more), watched (paths),
+left_out (path, error, failed, unsaved), watching (whether an agent or a "satchel watch"
+keeps it up to date), lnd (the Lightning node, as of "satchel lnd status"; unconnected if
+the keys are those of a node and none is connected, and kept if a backup of its channels
+is kept), and with
+--holding also holding and above.`,
 		Example: `  satchel status
   satchel status --wallet Samantha
   satchel status --holding 0.02btc
@@ -82,33 +94,39 @@ func (a *app) status(ctx context.Context, held *int64) error {
 			a.say("")
 			a.say("%s", strings.Repeat("─", helpWidth))
 		}
-		b, err := a.openDevice(ctx, d)
-		if err != nil {
-			if len(devices) == 1 {
-				return err
-			}
-			a.note("%s: %s", d.name, errorText(err))
-			if first == nil {
-				first = err
-			}
-			continue
-		}
-		s := b.Status()
 		keys := false
-		if s.KeysDropped { // Reading them takes longer than all the rest.
-			_, err := b.Keys()
-			keys = err == nil
+		s, seen, ok := a.statusByAgent(ctx, d)
+		if !ok || s.KeysDropped && !a.json { // The agent reads no words.
+			b, err := a.openDevice(ctx, d)
+			if err != nil {
+				if len(devices) == 1 {
+					return err
+				}
+				a.note("%s: %s", d.name, errorText(err))
+				if first == nil {
+					first = err
+				}
+				continue
+			}
+			s = b.Status()
+			if s.KeysDropped { // Reading them takes longer than all the rest.
+				_, err := b.Keys()
+				keys = err == nil
+			}
+			items, scb := b.Items(), keptSCB(b)
+			b.Close()
+			seen = a.watched(ctx, d, items, scb)
 		}
-		items := b.Items()
-		b.Close()
-		seen := a.watched(ctx, d, items)
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if len(devices) > 1 && !a.json {
+			a.say("--wallet %s", d.name) // Labels may be the same.
 		}
 		if err := a.oneStatus(d, s, keys, seen, held); err != nil {
 			return err
 		}
-		if (!s.Protected || s.Deleted || above(s, held) || seen.failed() > 0) && first == nil {
+		if (!s.Protected || s.Deleted || above(s, held) || seen.failed() > 0 || seen.Node.failed()) && first == nil {
 			first = errPartly
 		}
 	}
@@ -116,6 +134,35 @@ func (a *app) status(ctx context.Context, held *int64) error {
 		return a.broken
 	}
 	return first
+}
+
+// busyLook is how long a wallet must be in use before the agent is asked how it stands: it
+// may be waiting for a place that hangs, and needs not wait to tell.
+const busyLook = 500 * time.Millisecond
+
+// statusByAgent asks the agent how a wallet stands that it has in use for long. ok is false
+// if the wallet is free, or the agent does not know.
+func (a *app) statusByAgent(ctx context.Context, d device) (s satchel.Status, seen watchedNow, ok bool) {
+	if !a.agentRuns() {
+		return s, seen, false
+	}
+	for began := time.Now(); ; pauseFor(ctx, busyPause) {
+		lock, err := durable.Disk{}.Lock(filepath.Join(d.dir, "lock"))
+		if err == nil {
+			lock.Unlock()
+		}
+		if !errors.Is(err, durable.ErrLocked) || ctx.Err() != nil {
+			return s, seen, false
+		}
+		if time.Since(began) > busyLook {
+			break
+		}
+	}
+	var w walletJSON
+	if err := a.askAgent(ctx, "/v1/wallets/"+url.PathEscape(d.name), &w); err != nil || w.Status == nil || w.State != sessionWatching {
+		return s, seen, false
+	}
+	return w.Status.status(), w.Status.watchedNow, true
 }
 
 // deletedText is what is left of a wallet after "satchel delete".
@@ -131,8 +178,10 @@ const lookTime = 5 * time.Second
 type watchedNow struct {
 	Paths []string   `json:"watched"`
 	Left  []leftJSON `json:"left_out"`
-	// A satchel watch runs.
+	// An agent or a satchel watch keeps the wallet up to date.
 	Watching bool `json:"watching"`
+	// Node is the Lightning node, if there is one.
+	Node *lndNow `json:"lnd,omitempty"`
 
 	err error // it could not be looked at
 }
@@ -149,13 +198,13 @@ func (w watchedNow) failed() int {
 }
 
 // watched looks at what is watched for a wallet, and if nobody does it compares that
-// with the items.
-func (a *app) watched(ctx context.Context, d device, items []satchel.ItemInfo) (seen watchedNow) {
+// with the items. The Lightning node is asked, and compared with its backup that is kept.
+func (a *app) watched(ctx context.Context, d device, items []satchel.ItemInfo, scb func() (keptBackup, error)) (seen watchedNow) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	w := &watch{app: a, name: d.name}
 	rec, err := w.read()
-	seen = watchedNow{Paths: append([]string{}, rec.Paths...), Left: []leftJSON{}, err: err}
+	seen = watchedNow{Paths: append([]string{}, rec.all()...), Left: []leftJSON{}, err: err}
 	if err != nil {
 		return seen
 	}
@@ -163,6 +212,10 @@ func (a *app) watched(ctx context.Context, d device, items []satchel.ItemInfo) (
 		items = nil // What runs saves what changed.
 	} else {
 		items = append([]satchel.ItemInfo{}, items...)
+	}
+	seen.Node = a.lndLook(ctx, rec.LND, d.name, scb)
+	if seen.Node == nil && d.info.Kind == wallet.KindAezeed && rec.Moved == "" && !a.rekeying(d.name) {
+		seen.Node = lndUnconnected(d.info.Network, scb)
 	}
 	left, err := w.look(ctx, rec, items)
 	seen.Left = append(seen.Left, left...)
@@ -206,49 +259,103 @@ func (a *app) sayWatched(w watchedNow) {
 	if len(w.Paths) > 0 && !w.Watching {
 		a.sayField("", notRunning)
 	}
+	if w.Node != nil {
+		a.sayField("Lightning", w.Node.text())
+		if !w.Watching && !w.Node.Unconnected {
+			a.sayField("", nodeAlone)
+		}
+	}
+}
+
+// statusJSON is how a wallet stands, for a program.
+type statusJSON struct {
+	ID           string         `json:"id"`
+	Name         string         `json:"name"`
+	Label        string         `json:"label"`
+	Folder       string         `json:"folder"`
+	Network      wallet.Network `json:"network"`
+	Kind         wallet.Kind    `json:"kind"`
+	Fingerprint  string         `json:"fingerprint"`
+	Created      *time.Time     `json:"created"`
+	Device       string         `json:"device"`
+	Epoch        uint64         `json:"epoch"`
+	Generation   uint64         `json:"generation"`
+	Saved        *time.Time     `json:"saved"`
+	Items        int            `json:"items"`
+	Protected    bool           `json:"protected"`
+	Verified     *time.Time     `json:"verified"`
+	Deleted      bool           `json:"deleted"`
+	Copies       int            `json:"copies"`
+	Places       []placeJSON    `json:"places"`
+	Slots        []slotJSON     `json:"slots"`
+	Missing      []string       `json:"missing"`
+	KeysDropped  bool           `json:"keys_dropped"`
+	WordsWritten *time.Time     `json:"words_written"`
+	Drilled      *time.Time     `json:"drilled"`
+	DrillDue     *time.Time     `json:"drill_due"`
+	Limit        int64          `json:"limit"`
+	nextJSON
+	Rekeying string `json:"rekeying"`
+	*holdingJSON
+	watchedNow
+	PINPending bool     `json:"pin_pending"`
+	PINEnding  []string `json:"pin_ending"`
+	PINLost    []string `json:"pin_lost"`
+	PINUndone  bool     `json:"pin_undone"`
+	Anchored   bool     `json:"anchored"`
+	AnchorErr  string   `json:"anchor_error,omitempty"`
+	PINDead    bool     `json:"pin_dead,omitempty"`
+}
+
+func toStatusJSON(name string, s satchel.Status, seen watchedNow, held *int64) statusJSON {
+	anchorErr := ""
+	if s.AnchorErr != nil {
+		anchorErr = errorText(s.AnchorErr)
+	}
+	return statusJSON{s.ID, name, s.Label, s.Folder, s.Network, s.Kind, s.Fingerprint, stamp(s.Created), s.Device, s.Epoch,
+		s.Generation, stamp(s.Saved), s.Items, s.Protected, stamp(s.Verified), s.Deleted, s.Copies, placesJSON(s.Places), slotsJSON(s.Slots),
+		append([]string{}, s.Missing...), s.KeysDropped, stamp(s.WordsWritten), stamp(s.Drilled), stamp(agent.DrillDueAt(s, 0)), s.Limit, toNextJSON(s.Next), s.Rekeying,
+		toHoldingJSON(held, above(s, held)), seen, s.PINPending, append([]string{}, s.PINEnding...), append([]string{}, s.PINLost...), s.PINUndone, s.Anchored, anchorErr, s.PINDead}
+}
+
+// status is what a statusJSON was made of, as far as it is shown to a person.
+func (j statusJSON) status() satchel.Status {
+	at := func(t *time.Time) time.Time {
+		if t == nil {
+			return time.Time{}
+		}
+		return *t
+	}
+	s := satchel.Status{
+		ID: j.ID, Label: j.Label, Folder: j.Folder, Network: j.Network, Kind: j.Kind, Fingerprint: j.Fingerprint, Created: at(j.Created), Device: j.Device, Epoch: j.Epoch,
+		Generation: j.Generation, Saved: at(j.Saved), Items: j.Items, Protected: j.Protected, Verified: at(j.Verified), Deleted: j.Deleted, Copies: j.Copies,
+		Missing: j.Missing, KeysDropped: j.KeysDropped, WordsWritten: at(j.WordsWritten), Drilled: at(j.Drilled), Limit: j.Limit, Next: j.Next, Rekeying: j.Rekeying,
+		PINPending: j.PINPending, PINEnding: j.PINEnding, PINLost: j.PINLost, PINUndone: j.PINUndone, PINDead: j.PINDead, Anchored: j.Anchored,
+	}
+	if j.AnchorErr != "" {
+		s.AnchorErr = errors.New(j.AnchorErr)
+	}
+	for _, p := range j.Places {
+		place := satchel.PlaceStatus{Address: p.Address, Health: p.Health, Generation: p.Generation, Verified: at(p.Verified), Branch: p.Branch}
+		if p.Error != "" {
+			place.Err = errors.New(p.Error)
+		}
+		s.Places = append(s.Places, place)
+	}
+	for _, w := range j.Slots {
+		s.Slots = append(s.Slots, satchel.SlotInfo{Kind: w.Kind, ID: w.ID})
+	}
+	return s
 }
 
 func (a *app) oneStatus(d device, s satchel.Status, keys bool, seen watchedNow, held *int64) error {
-	type statusJSON struct {
-		ID           string         `json:"id"`
-		Name         string         `json:"name"`
-		Label        string         `json:"label"`
-		Folder       string         `json:"folder"`
-		Network      wallet.Network `json:"network"`
-		Fingerprint  string         `json:"fingerprint"`
-		Created      *time.Time     `json:"created"`
-		Device       string         `json:"device"`
-		Epoch        uint64         `json:"epoch"`
-		Generation   uint64         `json:"generation"`
-		Saved        *time.Time     `json:"saved"`
-		Items        int            `json:"items"`
-		Protected    bool           `json:"protected"`
-		Verified     *time.Time     `json:"verified"`
-		Deleted      bool           `json:"deleted"`
-		Copies       int            `json:"copies"`
-		Places       []placeJSON    `json:"places"`
-		Slots        []slotJSON     `json:"slots"`
-		Missing      []string       `json:"missing"`
-		KeysDropped  bool           `json:"keys_dropped"`
-		WordsWritten *time.Time     `json:"words_written"`
-		Limit        int64          `json:"limit"`
-		nextJSON
-		Rekeying string `json:"rekeying"`
-		*holdingJSON
-		watchedNow
-		PINPending bool     `json:"pin_pending"`
-		PINEnding  []string `json:"pin_ending"`
-		PINLost    []string `json:"pin_lost"`
-		PINUndone  bool     `json:"pin_undone"`
-		Anchored   bool     `json:"anchored"`
+	if s.Deleted && seen.Node != nil && seen.Node.Unconnected && !seen.Node.Restoring {
+		seen.Node = nil // There is no backup that channels could be in.
 	}
 	if a.json {
-		return a.emit(statusJSON{s.ID, d.name, s.Label, s.Folder, s.Network, s.Fingerprint, stamp(s.Created), s.Device, s.Epoch,
-			s.Generation, stamp(s.Saved), s.Items, s.Protected, stamp(s.Verified), s.Deleted, s.Copies, placesJSON(s.Places), slotsJSON(s.Slots),
-			append([]string{}, s.Missing...), s.KeysDropped, stamp(s.WordsWritten), s.Limit, toNextJSON(s.Next), s.Rekeying,
-			toHoldingJSON(held, above(s, held)), seen, s.PINPending, append([]string{}, s.PINEnding...), append([]string{}, s.PINLost...), s.PINUndone, s.Anchored})
+		return a.emit(toStatusJSON(d.name, s, seen, held))
 	}
-	a.say("%s (%s), fingerprint %s", a.bold(printable(s.Label)), s.Network, s.Fingerprint)
+	a.say("%s (%s), %s", a.bold(printable(s.Label)), s.Network, whichWallet(s.Kind, s.Fingerprint))
 	switch {
 	case s.Deleted && s.Rekeying != "":
 		a.say("%s", a.bold(replacedText))
@@ -287,6 +394,7 @@ func (a *app) oneStatus(d device, s satchel.Status, keys bool, seen watchedNow, 
 	}
 	a.sayKeyServers(s)
 	a.sayWords(s, keys)
+	a.sayDrill(s)
 	if held != nil {
 		a.sayField("Limit", limitText(s, held))
 	} else if s.Limit > 0 {
@@ -321,7 +429,7 @@ func (a *app) sayKeyServers(s satchel.Status) {
 		a.sayField("PIN", "erased after wrong guesses, or gone, and there is no other way in: NOTHING opens the backup any more. This device still has the wallet: `satchel export words`, and `satchel import` makes a new backup")
 	}
 	if s.PINUndone {
-		a.sayField("PIN", "the last change was given up: too many key servers lost their part before they could be told. The PIN before, if there was one, opens it: `satchel pin set` or `pin change` tries again")
+		a.sayField("PIN", "the last change was given up: too many key servers lost their part before they could be told. Whether the PIN before opens it, if there was one, `satchel guardian status` shows; `satchel pin set` or `pin change` tries again")
 	}
 	if len(s.PINLost) > 0 {
 		a.sayField("PIN", strings.Join(s.PINLost, ", ")+" has no part of it any more: it opens with the others; `satchel pin change` sets it anew")
@@ -331,6 +439,11 @@ func (a *app) sayKeyServers(s satchel.Status) {
 	}
 	if s.AnchorErr != nil && !otherDevice(s) {
 		a.sayField("Newest", "not all key servers know of the newest state: an older copy of the folder would not show on a restore. `satchel backup` tells them")
+		text := errorText(s.AnchorErr)
+		if advice := certificateAdvice(text); advice != "" {
+			a.sayHanging("  next: ", advice)
+		}
+		a.sayHanging("  last error: ", text)
 	}
 }
 
@@ -345,6 +458,25 @@ func (a *app) sayWords(s satchel.Status, keys bool) {
 	case !s.WordsWritten.IsZero():
 		a.sayField("Words", "in the backup, and written down: typed back "+moment(s.WordsWritten))
 	}
+}
+
+// sayDrill says when a restore was last tried. What is compared every day proves that the
+// backup is there, and not that its owner still has what opens it.
+func (a *app) sayDrill(s satchel.Status) {
+	if s.Deleted {
+		return
+	}
+	text := "no restore was tried yet with these ways in"
+	if !s.Drilled.IsZero() {
+		text = "a restore was tried " + ago(a.now().Sub(s.Drilled))
+	}
+	switch {
+	case s.Drilled.IsZero():
+		text += ": `satchel drill` shows that you have what opens it"
+	case !a.now().Before(agent.DrillDueAt(s, 0)):
+		text += ": time for the next, `satchel drill`"
+	}
+	a.sayField("Drill", text)
 }
 
 // above reports whether an amount, if one was given, is above the limit.

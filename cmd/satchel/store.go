@@ -27,7 +27,7 @@ others catch up.`,
 		Annotations: exits(satchel.CodeDone, satchel.CodeUsage),
 		RunE:        func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.storeListCommand(), a.storeAddCommand(), a.storeRemoveCommand())
+	cmd.AddCommand(a.storeListCommand(), a.storeAddCommand(), a.storeRemoveCommand(), a.storeSigninCommand(), a.storeSignoutCommand())
 	return cmd
 }
 
@@ -64,17 +64,37 @@ and compared. A folder is made if its parent exists. --copies says how many plac
 must hold a change before it counts as protected; it stays as it was otherwise. Of
 a place that is there already it changes only that number.
 
+The kinds of places, and how their addresses look:
+
+` + placesHelp() + `
+
+Google Drive, Dropbox and OneDrive are signed in to in the browser, with a client id
+that you get at the provider and set in SATCHEL_GDRIVE_CLIENT_ID (and _SECRET),
+SATCHEL_DROPBOX_CLIENT_ID or SATCHEL_ONEDRIVE_CLIENT_ID. On a machine without a browser
+the address is printed: open it on any other one, and paste the address at which
+that browser ends. Servers ask for a password, S3 for the secret key.
+docs/providers.md shows it step by step, and what each place sees and cannot do.
+
 ` + storeJSONHelp,
 		Example: `  satchel store add ~/Dropbox
-  satchel store add folder:/media/usb --copies 2`,
+  satchel store add folder:/media/usb --copies 2
+  satchel store add gdrive:
+  satchel store add dropbox:
+  satchel store add onedrive:
+  satchel store add webdav+https://ann@example.org/remote.php/dav/files/ann
+  satchel store add webdav+https://ann@nas.local/backup --password-fd 3 3<file
+  satchel store add s3://KEYID@s3.eu-central-1.amazonaws.com/my-bucket/satchel
+  satchel store add rclone:pcloud:Backups
+  satchel store add 1password:Private/Backups
+  satchel store add keychain:`,
 		Args: args(cobra.ExactArgs(1)),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
-			satchel.CodeDamaged, satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+			satchel.CodeDamaged, satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			added, taken := "", false
 			return a.changeStores(cmd, copies, func(places []store.Place) ([]store.Place, error) {
 				// Nothing is made in a place that is there already: its drive may be away.
-				p, err := openPlace(args[0], false)
+				p, err := a.choosePlace(cmd.Context(), args[0], false)
 				if err != nil {
 					return nil, err
 				}
@@ -82,8 +102,14 @@ a place that is there already it changes only that number.
 				switch i := slices.IndexFunc(places, func(q store.Place) bool { return samePlace(q.Address, p.Address) }); {
 				case i < 0:
 					taken = true
-					p, err = openPlace(args[0], true)
+					p, err = a.choosePlace(cmd.Context(), p.Address, true)
 					return append(places, p), err
+				case otherKey(places[i].Address, p.Address):
+					taken = true
+					p, err = a.choosePlace(cmd.Context(), p.Address, true)
+					places = slices.Clone(places)
+					places[i] = p
+					return places, err
 				case copies > 0:
 					added = places[i].Address
 					return places, nil // Only the number changes.
@@ -110,6 +136,7 @@ a place that is there already it changes only that number.
 		},
 	}
 	cmd.Flags().IntVar(&copies, "copies", 0, "how many places must hold a change (default: as before)")
+	a.passwordFlag(cmd)
 	return cmd
 }
 
@@ -126,10 +153,11 @@ still opens, and is older with every change. The last place stays.
   satchel store remove folder:/media/usb --copies 1`,
 		Args: args(cobra.ExactArgs(1)),
 		Annotations: exits(satchel.CodeDone, satchel.CodeFailed, satchel.CodeUsage, satchel.CodePartly, satchel.CodeOtherDevice,
-			satchel.CodeDamaged, satchel.CodeListing, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+			satchel.CodeDamaged, satchel.CodeListing, satchel.CodeSignIn, satchel.CodeWrongAccount, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted),
+		ValidArgsFunction: a.completePlaces,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.changeStores(cmd, copies, func(places []store.Place) ([]store.Place, error) {
-				p, err := openPlace(args[0], false)
+				p, err := a.openPlace(args[0], false)
 				if err != nil {
 					return nil, err
 				}
@@ -186,6 +214,15 @@ func (a *app) changeStores(cmd *cobra.Command, copies int, change func([]store.P
 		err = e
 	}
 	return err
+}
+
+// completePlaces completes the address of a place that the wallet has.
+func (a *app) completePlaces(_ *cobra.Command, got []string, _ string) ([]string, cobra.ShellCompDirective) {
+	d, err := a.device()
+	if err != nil || len(got) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return d.info.Places, cobra.ShellCompDirectiveNoFileComp
 }
 
 func (a *app) sayStores(b *satchel.Backup) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -19,7 +20,9 @@ import (
 	"github.com/satchel-backup/satchel/internal/durable"
 	"github.com/satchel-backup/satchel/seal"
 	"github.com/satchel-backup/satchel/source"
+	"github.com/satchel-backup/satchel/source/cln"
 	"github.com/satchel-backup/satchel/source/file"
+	"github.com/satchel-backup/satchel/source/lnd"
 )
 
 func (a *app) watchCommand() *cobra.Command {
@@ -46,24 +49,29 @@ that is deleted stays in the backup, unless --removals says otherwise. Links ins
 a folder are not followed, and Satchel's own files are left out, as is every folder
 whose name begins with BitcoinWalletBackup-.
 
-While none runs, --list compares the files with what is saved, names what is not,
-and the code is 3 then. With --once the code is 3 also if something that is watched could not be read, or is
-not there. Each line says what was done. It ends with Ctrl-C or SIGTERM, and the code is 0
+Where a satchel agent runs ("satchel agent --help"), it keeps all wallets up to date: a
+watch with a path tells it of the path and ends, and one without is not needed.
+
+While neither runs, --list compares the files with what is saved, names what is not,
+and the code is 3 then. With --once the code is 3 also if something that is watched
+could not be read, or is not there. Each line says what was done. It ends with Ctrl-C or SIGTERM, and the code is 0
 then; an error that no further try can cure ends it with the code of that error.
 
 JSON, one object an event: time, event (watching, saved, not saved, late, caught up,
-healed, checked, pruned, left out, changes often, source failed, alarm, opened again, new keys, ended),
+healed, checked, pruned, left out, changes often, source failed, source works, node,
+open unfinished, drill due, drilled, alarm, opened again, new keys, ended),
 generation, protected, places (address, health, generation, verified, error, code),
 and where it fits items, removed, healed, paths, path, objects, bytes, findings (place,
 object, error, code), since, error, code. With --list: paths, removals, left_out (path,
-error, failed if it is meant to be saved, and unsaved if nothing but a satchel watch
-keeps it from being so), watching (whether one runs).`,
+error, failed if it is meant to be saved, and unsaved if nothing but an agent
+or a satchel watch keeps it from being so), watching (whether one runs), lnd (the
+Lightning node, as of "satchel lnd status").`,
 		Example: `  satchel watch ~/wallet.dat ~/.electrum/wallets
   satchel watch
   satchel watch --list
   satchel watch --forget ~/wallet.dat
   satchel watch --once              for cron: save what is there now, and end
-  systemctl --user enable --now satchel-watch   see docs/operations.md`,
+  satchel agent install --now       for all wallets, with nobody watching`,
 		Annotations: exits(watchExits...),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveDefault
@@ -74,7 +82,7 @@ keeps it from being so), watching (whether one runs).`,
 			if err != nil {
 				return err
 			}
-			w.app, w.name, w.every, w.keep = a, d.name, every, keep
+			w.app, w.name, w.every, w.keep, w.tell = a, d.name, every, keep, w.print
 			if keep < 0 {
 				return usagef("--keep is a number of checkpoints, or 0 for all")
 			}
@@ -116,17 +124,30 @@ var watchExits = []satchel.Code{satchel.CodeDone, satchel.CodeFailed, satchel.Co
 	satchel.CodeOtherDevice, satchel.CodeDamaged, satchel.CodeNewer, satchel.CodeListing, satchel.CodeSignIn,
 	satchel.CodeWrongAccount, satchel.CodeFull, satchel.CodeUnreachable, satchel.CodeInterrupted}
 
-// watch is one "satchel watch".
+// watch keeps one wallet up to date: a "satchel watch" alone, or one wallet of an agent.
 type watch struct {
 	app   *app
 	name  string // of the wallet's directory
 	every time.Duration
 	keep  int // checkpoints; 0 for all
 
+	tell func(event)           // where events go; the loop waits for it
+	due  func(time.Time)       // see agent.Config; nil for nobody
+	have func(*satchel.Backup) // if not nil, is given the backup while it is open, and nil afterwards
+	more []source.Source       // beside those of the record
+
+	notifier *file.Notifier         // shared with other wallets; nil for none
+	asks     <-chan agent.Ask       // see agent.Config
+	progress func(satchel.Progress) // see satchel.Config; nil for that of the app
+
+	checkAt time.Time // when all places are compared next; zero if that is not known
+
 	mu     sync.Mutex // events come from the agent and from the source
 	told   map[string]bool
 	busy   map[string]time.Time // when it was said of a file that it changes all the time
 	failed int                  // files that could not be kept and are meant to be
+
+	opening string // what was told of an open of a channel that was cut short; of the session, then of follow
 
 	unsaved []string // items of the last changes, if they could not be kept
 }
@@ -137,6 +158,10 @@ const maxTold = 10_000
 // runTries is how often a watch tries to become the only one of its wallet.
 const runTries = 3
 
+// agentTries is how often a watch with a path looks whether the agent that runs has taken
+// the wallet.
+const agentTries = 50
+
 // run watches until ctx ends. added says that paths were given.
 func (w *watch) run(ctx context.Context, added bool) error {
 	lock, err := w.lock("run")
@@ -145,11 +170,22 @@ func (w *watch) run(ctx context.Context, added bool) error {
 		time.Sleep(busyPause)
 		lock, err = w.lock("run")
 	}
+	agent := w.app.agentRuns()
+	for try := 0; err == nil && added && agent && try < agentTries; try++ {
+		// It does not know the wallet yet, or looks at it again when this is written.
+		lock.Unlock()
+		pauseFor(ctx, busyPause)
+		lock, err = w.lock("run")
+	}
 	if errors.Is(err, durable.ErrLocked) {
-		if !added {
-			return &hintedError{errors.New("another satchel watch of this wallet is running"), "`satchel watch --list` shows what it watches"}
+		who, text := "another satchel watch of this wallet is running", "Another satchel watch of this wallet is running: it watches this too from now on."
+		if agent {
+			who, text = "the satchel agent keeps this wallet up to date", "The agent watches this from now on."
 		}
-		w.app.say("Another satchel watch of this wallet is running: it watches this too from now on.")
+		if !added {
+			return &hintedError{errors.New(who), "`satchel watch --list` shows what it watches"}
+		}
+		w.app.say("%s", text)
 		return nil
 	}
 	if err != nil {
@@ -157,8 +193,8 @@ func (w *watch) run(ctx context.Context, added bool) error {
 	}
 	defer func() { lock.Unlock() }()
 	for {
-		err := w.session(ctx)
-		if errors.Is(err, satchel.ErrNoDevice) && ctx.Err() == nil {
+		err := w.stay(ctx)
+		if errors.Is(err, satchel.ErrNoDevice) {
 			if name := w.moved(ctx); name != "" {
 				w.event(eventJSON{Time: w.app.now(), Event: "new keys"}, "the wallet has new keys: going on with "+printable(name))
 				lock.Unlock()
@@ -169,15 +205,27 @@ func (w *watch) run(ctx context.Context, added bool) error {
 				continue
 			}
 		}
+		if err != nil {
+			w.ended(err)
+		}
+		return err
+	}
+}
+
+// stay keeps the wallet up to date until ctx ends, and returns nil then, or an error that
+// another beginning does not cure. The caller holds the lock "run".
+func (w *watch) stay(ctx context.Context) error {
+	for {
+		err := w.session(ctx)
 		switch {
 		case ctx.Err() != nil:
 			w.event(eventJSON{Time: w.app.now(), Event: "ended"}, "ended")
 			return nil // What it does has no other end.
 		case errors.Is(err, errRewatch):
 		case errors.Is(err, satchel.ErrReplaced):
+			w.checkAt = time.Time{} // A place may be new.
 			w.event(eventJSON{Time: w.app.now(), Event: "opened again"}, "the wallet or its places were changed: opening it again")
 		default:
-			w.ended(err)
 			return err
 		}
 	}
@@ -192,7 +240,7 @@ func (w *watch) ended(err error) {
 	if len(items) > 0 {
 		line += "; not saved: " + itemNames("", items)
 	}
-	w.event(eventJSON{Time: w.app.now(), Event: "ended", Items: items, Error: errorText(err), Code: int(codeOf(err))}, line)
+	w.tell(event{JSON: eventJSON{Time: w.app.now(), Event: "ended", Items: items, Error: errorText(err), Code: int(codeOf(err))}, Line: line, Err: err})
 }
 
 // noting takes note of the changes of a source that could not be kept.
@@ -202,15 +250,20 @@ type noting struct {
 }
 
 func (n noting) Run(ctx context.Context, save func(context.Context, ...source.Change) error) error {
+	var mine []string // Another source that saves says nothing about these.
 	return n.Source.Run(ctx, func(ctx context.Context, changes ...source.Change) error {
 		err := save(ctx, changes...)
 		n.w.mu.Lock()
 		defer n.w.mu.Unlock()
-		n.w.unsaved = nil
+		n.w.unsaved = slices.DeleteFunc(n.w.unsaved, func(name string) bool {
+			return slices.Contains(mine, name) || slices.ContainsFunc(changes, func(c source.Change) bool { return c.Name == name })
+		})
+		mine = nil
 		if err != nil {
 			for _, c := range changes {
-				n.w.unsaved = append(n.w.unsaved, c.Name)
+				mine = append(mine, c.Name)
 			}
+			n.w.unsaved = append(n.w.unsaved, mine...)
 		}
 		return err
 	})
@@ -221,6 +274,7 @@ var errRewatch = errors.New("other paths are watched")
 
 // session watches until something changes that needs another beginning.
 func (w *watch) session(ctx context.Context) error {
+	w.back(0)
 	rec, err := w.read()
 	if err != nil {
 		return err
@@ -233,30 +287,39 @@ func (w *watch) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if w.progress != nil {
+		cfg.Progress = w.progress
+	}
 	b, err := w.open(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	w.event(eventJSON{Time: w.app.now(), Event: "watching", Paths: rec.Paths, standing: standingOf(b.Status())}, w.watching(rec, b.Status()))
-	var sources []source.Source
-	if len(rec.Paths) > 0 {
-		src, err := w.source(rec)
-		if err != nil {
-			return err
-		}
-		sources = append(sources, noting{src, w})
+	sources, err := w.sources(rec, b)
+	if err != nil {
+		return err
 	}
+	if w.have != nil {
+		w.have(b)
+		defer w.have(nil)
+	}
+	w.event(eventJSON{Time: w.app.now(), Event: "watching", Paths: rec.all(), standing: standingOf(b.Status())}, w.watching(rec, b.Status()))
 	ctx, cancel := context.WithCancelCause(ctx)
 	var follower sync.WaitGroup
 	defer follower.Wait()
 	defer cancel(nil)
 	follower.Go(func() { w.follow(ctx, rec, cancel) })
-	every := w.every
+	if rec.LND != nil && rec.LND.Restoring {
+		follower.Go(func() { w.awaitLNDRestore(ctx, *rec.LND) })
+	}
+	every, first := w.every, time.Duration(0)
 	if every == 0 {
 		every = -1
 	}
-	err = agent.Run(ctx, b, agent.Config{Sources: sources, CheckEvery: every, Keep: w.keep, Report: w.report, Now: w.app.now})
+	if !w.checkAt.IsZero() {
+		first = max(w.checkAt.Sub(w.app.now()), time.Second)
+	}
+	err = agent.Run(ctx, b, agent.Config{Sources: sources, CheckEvery: every, FirstCheck: first, Keep: w.keep, Report: w.report, Asks: w.asks, Due: w.due, Now: w.app.now})
 	if errors.Is(context.Cause(ctx), errRewatch) {
 		return errRewatch
 	}
@@ -268,9 +331,79 @@ func (w *watch) session(ctx context.Context) error {
 	return err
 }
 
+// sources are where the items of a wallet come from: all that its record names.
+func (w *watch) sources(rec watchRecord, b *satchel.Backup) ([]source.Source, error) {
+	var list []source.Source
+	if len(rec.Paths) > 0 {
+		src, err := w.source(rec)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, src)
+	}
+	if rec.CLN != nil {
+		src, err := w.clnSource(*rec.CLN, b)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, src)
+	}
+	if rec.LND != nil {
+		src, err := w.lndSource(*rec.LND, b)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, src)
+		w.opening = "" // Each session tells it.
+		w.openLeft()
+	}
+	list = append(list, w.more...)
+	for i, src := range list {
+		list[i] = noting{src, w}
+	}
+	return list, nil
+}
+
+// openLeft tells of an open of a channel that was cut short, and when there is none any more.
+func (w *watch) openLeft() {
+	o, left := w.app.lndLeft(w.name)
+	if !left {
+		if w.opening != "" {
+			w.opening = ""
+			w.event(eventJSON{Time: w.app.now(), Event: "open unfinished"}, "no open of a channel is unfinished any more")
+		}
+		return
+	}
+	e := eventJSON{Time: w.app.now(), Event: "open unfinished"}
+	err := fmt.Errorf("%w, and its record cannot be read", lnd.ErrUnfinished)
+	if o.State != openUnreadable {
+		err = fmt.Errorf("%w, begun %s", lnd.ErrUnfinished, moment(o.Begun))
+		e.Since = stamp(o.Begun)
+	}
+	if e.Error, e.Code = errorText(err), int(codeOf(err)); e.Error != w.opening {
+		w.opening = e.Error
+		w.tell(event{JSON: e, Line: e.Error + "; " + hintFor(err), Err: err})
+	}
+}
+
+// openEvery is how often is looked for an open of a channel that was cut short.
+const openEvery = time.Minute
+
+// back says that this goes on within a time, and some minutes more.
+func (w *watch) back(d time.Duration) {
+	if w.due != nil {
+		w.due(time.Now().Add(d + dueGrace))
+	}
+}
+
+// dueGrace is what is added to the time that a step may take, before it counts as one
+// that hangs.
+const dueGrace = 5 * time.Minute
+
 // open opens the wallet, however long another satchel has it open.
 func (w *watch) open(ctx context.Context, cfg satchel.Config) (*satchel.Backup, error) {
 	for {
+		w.back(busyWait)
 		b, err := w.app.openWhenFree(ctx, cfg)
 		if !errors.Is(err, satchel.ErrBusy) {
 			return b, err
@@ -280,15 +413,13 @@ func (w *watch) open(ctx context.Context, cfg satchel.Config) (*satchel.Backup, 
 
 // device returns the wallet as it is now.
 func (w *watch) device() (device, error) {
-	devices, err := w.app.devices()
+	home, err := w.app.home()
 	if err != nil {
 		return device{}, err
 	}
-	i := slices.IndexFunc(devices, func(d device) bool { return d.name == w.name })
-	if i < 0 {
-		return device{}, satchel.ErrNoDevice
-	}
-	return devices[i], nil
+	dir := filepath.Join(home, "wallets", w.name)
+	info, err := satchel.ReadDevice(dir)
+	return device{w.name, dir, info}, err
 }
 
 // followEvery is how often is looked whether other paths are to be watched.
@@ -296,12 +427,23 @@ const followEvery = 2 * time.Second
 
 // follow cancels when another satchel changed what is to be watched.
 func (w *watch) follow(ctx context.Context, was watchRecord, cancel context.CancelCauseFunc) {
+	last := fileStamp{size: -1}
+	looked := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(followEvery):
 		}
+		if was.LND != nil && time.Since(looked) >= openEvery {
+			looked = time.Now()
+			w.openLeft()
+		}
+		now := w.recordStamp()
+		if now == last && !now.recent() {
+			continue // There may be many wallets, and nearly always it is so.
+		}
+		last = now
 		if rec, err := w.read(); err == nil && !rec.equal(was) {
 			cancel(errRewatch)
 			return
@@ -315,12 +457,15 @@ func (w *watch) source(rec watchRecord) (*file.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return file.New(file.Config{Paths: rec.Paths, Exclude: exclude, Removals: rec.Removals, Output: w.app.output(), Report: w.leftOut, Often: w.often})
+	return file.New(file.Config{Paths: rec.Paths, Exclude: exclude, Removals: rec.Removals, Output: w.app.output(), Report: w.leftOut, Often: w.often, Notifier: w.notifier})
 }
 
 // output returns the files that this process writes to: a log in a folder that it
 // watches would grow with each save of it.
 func (a *app) output() []fs.FileInfo {
+	if a.outer != nil {
+		return a.outer.output()
+	}
 	var files []fs.FileInfo
 	for _, stream := range []io.Writer{a.stdout, a.stderr} {
 		f, ok := stream.(*os.File)
@@ -395,12 +540,34 @@ func (w *watch) once(ctx context.Context, d device) error {
 			return err
 		}
 	}
+	if rec.CLN != nil {
+		kept, _ := keptSecret(b)
+		n, err := w.clnOnce(ctx, b, &cln.Node{Dir: rec.CLN.Dir}, kept)
+		if changed += n; err != nil && ctx.Err() != nil {
+			return err
+		}
+		if err != nil {
+			w.app.note("the Core Lightning node in %s: %s", printable(rec.CLN.Dir), errorText(err))
+			w.failed++
+		}
+	}
+	if rec.LND != nil {
+		cfg, err := w.app.lndConfig(*rec.LND)
+		n := 0
+		if err == nil {
+			n, err = w.app.lndOnce(ctx, b, *rec.LND, cfg)
+		}
+		if changed += n; err != nil {
+			w.lndReport(err)
+			w.failed++
+		}
+	}
 	res, err := b.Sync(ctx)
 	res.Changed = changed
 	if err := w.app.saved(b, res, err); err != nil {
 		return err
 	}
-	for _, p := range rec.Paths {
+	for _, p := range rec.all() {
 		if _, err := os.Stat(p); errors.Is(err, fs.ErrNotExist) {
 			w.app.note("%s is not there", printable(p))
 			w.failed++

@@ -3,12 +3,10 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,35 +19,13 @@ type watcher struct {
 	cmd    *exec.Cmd
 	events chan eventJSON
 	seen   []eventJSON
+	others []eventJSON // of an agent's wallets, that nobody waited for yet
 }
 
 // watch starts satchel watch for the person's wallet.
 func (p *person) watch(args ...string) *watcher {
 	p.t.Helper()
-	path, err := exec.LookPath("satchel")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	w := &watcher{person: p, events: make(chan eventJSON, 1000)}
-	w.cmd = exec.CommandContext(p.t.Context(), path, append([]string{"watch", "--json"}, args...)...)
-	w.cmd.Env = p.env()
-	out, err := w.cmd.StdoutPipe()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	w.cmd.Stderr = w.cmd.Stdout
-	if err := w.cmd.Start(); err != nil {
-		p.t.Fatal(err)
-	}
-	go func() {
-		defer close(w.events)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			e := eventJSON{Error: lines.Text()} // for what is no event
-			json.Unmarshal(lines.Bytes(), &e)
-			w.events <- e
-		}
-	}()
-	return w
+	return p.starts(append([]string{"watch", "--json"}, args...)...)
 }
 
 // sees waits for an event of a kind, and of an item or path if that is not "".
@@ -60,7 +36,7 @@ func (w *watcher) sees(event, name string) eventJSON {
 		select {
 		case e, ok := <-w.events:
 			w.seen = append(w.seen, e)
-			if ok && e.Event == event && (name == "" || slices.Contains(e.Items, name) || slices.ContainsFunc(e.Paths, func(p string) bool { return filepath.Base(p) == name })) {
+			if ok && e.Event == event && e.names(name) {
 				return e
 			}
 			if ok {
@@ -168,7 +144,7 @@ func TestWatch(t *testing.T) {
 	w.ends(syscall.SIGKILL, -1)
 	writeFile(t, a, "4")
 	for _, command := range [][]string{{"status"}, {"watch", "--list"}} {
-		if out := p.does(3, command...); !strings.Contains(out, "satchel watch is not running") || !strings.Contains(out, a) {
+		if out := p.does(3, command...); !strings.Contains(out, "neither an agent nor satchel watch is running") || !strings.Contains(out, a) {
 			t.Errorf("%v hides that nobody watches: %s", command, out)
 		}
 	}

@@ -24,16 +24,52 @@ import (
 // wallet. It is not in the wallet's directory, because forgetting a wallet here and
 // restoring it is how it is taken over from another device.
 type watchRecord struct {
-	Paths    []string `json:"paths"` // absolute
-	Removals bool     `json:"removals,omitempty"`
-	Moved    string   `json:"moved,omitempty"` // the name that the wallet got with new keys; nothing is watched here any more
+	Paths    []string   `json:"paths"` // absolute
+	Removals bool       `json:"removals,omitempty"`
+	CLN      *clnRecord `json:"cln,omitempty"`   // the Core Lightning node
+	LND      *lndRecord `json:"lnd,omitempty"`   // the Lightning node
+	Moved    string     `json:"moved,omitempty"` // the name that the wallet got with new keys; nothing is watched here any more
+	// Heir is the name of a wallet whose place this one takes: what is watched for it is
+	// watched here as soon as it is gone.
+	Heir string `json:"heir,omitempty"`
 }
 
 func (r watchRecord) equal(o watchRecord) bool {
-	return r.Removals == o.Removals && r.Moved == o.Moved && slices.Equal(r.Paths, o.Paths)
+	return r.Removals == o.Removals && r.Moved == o.Moved && r.Heir == o.Heir && slices.Equal(r.Paths, o.Paths) && r.LND.equal(o.LND) && r.CLN.equal(o.CLN)
 }
 
+// all are the paths that are watched, with those of a node.
+func (r watchRecord) all() []string { return slices.Concat(r.Paths, r.CLN.paths()) }
+
 const maxWatchRecord = 1 << 20 // bytes
+
+// fileStamp tells one state of a file from another without reading it. The zero fileStamp is
+// that of no file.
+type fileStamp struct {
+	size     int64
+	modified int64 // Unix time in ns
+}
+
+func fileStampOf(path string) fileStamp {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileStamp{}
+	}
+	return fileStamp{info.Size(), info.ModTime().UnixNano()}
+}
+
+// recent reports whether the file was changed so lately that the next change may have the
+// same stamp: some file systems keep times in steps of two seconds.
+func (s fileStamp) recent() bool { return time.Since(time.Unix(0, s.modified)) < 2*followEvery }
+
+// recordStamp is that of the record.
+func (w *watch) recordStamp() fileStamp {
+	home, err := w.app.home()
+	if err != nil {
+		return fileStamp{}
+	}
+	return fileStampOf(filepath.Join(home, "watch", w.name+".json"))
+}
 
 // dir makes the directory of the records.
 func (w *watch) dir() (string, error) {
@@ -57,6 +93,27 @@ func (w *watch) lock(what string) (*durable.Lock, error) {
 
 // read returns what is to be watched. It writes nothing.
 func (w *watch) read() (watchRecord, error) {
+	rec, err := w.readOwn()
+	home, errHome := w.app.home()
+	// A wallet whose place was taken may have taken another one's before.
+	for range maxHeirs {
+		if err != nil || errHome != nil || rec.Heir == "" {
+			return rec, errors.Join(err, errHome)
+		}
+		if _, err := os.Lstat(filepath.Join(home, "wallets", rec.Heir, "device.json")); !errors.Is(err, fs.ErrNotExist) {
+			return watchRecord{}, err
+		}
+		rec, err = (&watch{app: w.app, name: rec.Heir}).readOwn()
+		rec.Moved = ""
+	}
+	return watchRecord{}, fmt.Errorf("watch/%s.json is not what satchel wrote", w.name)
+}
+
+// maxHeirs bounds how many wallets took each other's place without a whole rekey.
+const maxHeirs = 100
+
+// readOwn is read for the record of this name, as it stands.
+func (w *watch) readOwn() (watchRecord, error) {
 	var rec watchRecord
 	home, err := w.app.home()
 	if err != nil {
@@ -138,6 +195,9 @@ func (w *watch) remember(ctx context.Context, paths []string, setRemovals, remov
 			}
 			return u
 		}
+		if err := refuseDatabase(abs); err != nil {
+			return err
+		}
 		for _, o := range own {
 			if within(real(o), real(abs)) {
 				return usagef("%s is Satchel's own", printable(p))
@@ -169,19 +229,85 @@ func (w *watch) remember(ctx context.Context, paths []string, setRemovals, remov
 	})
 }
 
-// moveWatched makes what was watched for a wallet be watched for the one that took its
-// place. A satchel watch that is running goes on with that one.
-func (a *app) moveWatched(ctx context.Context, from, to string) error {
-	old, next := &watch{app: a, name: from}, &watch{app: a, name: to}
-	rec, err := old.read()
-	if err != nil || len(rec.Paths) == 0 && !rec.Removals {
+// inheritWatched makes what is watched for a wallet be watched for the one that is to take
+// its place, from when the first is gone. Until then an agent leaves that one alone, so this
+// is said also where nothing is watched. It may be repeated.
+func (a *app) inheritWatched(ctx context.Context, from, to string) error {
+	if _, err := (&watch{app: a, name: from}).read(); err != nil {
 		return err
 	}
-	if err := next.change(ctx, func(r *watchRecord) error { *r = rec; return nil }); err != nil {
+	return (&watch{app: a, name: to}).change(ctx, func(r *watchRecord) error { *r = watchRecord{Heir: from}; return nil })
+}
+
+// rekeying reports whether a wallet is to take the place of another one that is still there:
+// its rekey is not finished, and what is put into both of them would keep it from ever being.
+func (a *app) rekeying(name string) bool {
+	home, err := a.home()
+	rec, errRead := (&watch{app: a, name: name}).readOwn()
+	return err == nil && errRead == nil && rec.Heir != "" && fileStampOf(filepath.Join(home, "wallets", rec.Heir, "device.json")) != (fileStamp{})
+}
+
+// copyWatched makes what was watched for a wallet be watched for the one that took its place.
+// It may be repeated.
+func (a *app) copyWatched(ctx context.Context, from, to string) error {
+	rec, err := (&watch{app: a, name: from}).read()
+	if err != nil || rec.Moved != "" || rec.equal(watchRecord{}) {
 		return err
+	}
+	return (&watch{app: a, name: to}).change(ctx, func(r *watchRecord) error { *r = rec; return nil })
+}
+
+// dropWatched forgets what was to be watched for a wallet that did not come to be.
+func (a *app) dropWatched(name string) {
+	if home, err := a.home(); err == nil {
+		for _, suffix := range []string{".json", ".edit.lock"} {
+			os.Remove(filepath.Join(home, "watch", name+suffix)) // What stays is of no wallet.
+		}
+	}
+}
+
+// moveWatched says that what was watched for a wallet is watched for the one that took its
+// place, with a copy of its record. A satchel watch that is running goes on with that one.
+func (a *app) moveWatched(ctx context.Context, from, to string) error {
+	old := &watch{app: a, name: from}
+	rec, err := old.read()
+	if err != nil || rec.equal(watchRecord{}) || from == to {
+		return err
+	}
+	if err := a.moveOpening(ctx, from, to); err != nil {
+		a.note("the record of an open of a channel is still that of %s: %s", printable(from), errorText(err))
+	}
+	if begun := a.lndLast(from); begun != nil {
+		if err := errors.Join(a.keepLNDBegun(to, *begun), a.forgetLNDBegun(from)); err != nil {
+			a.note("the record of a restore of the node is still that of %s: %s", printable(from), errorText(err))
+		}
 	}
 	return old.change(ctx, func(r *watchRecord) error { *r = watchRecord{Moved: to}; return nil })
 }
+
+// moveOpening gives the record of an open of a channel, if there is one, to the wallet that
+// took another one's place. An open that goes on ends soon: its wallet is gone.
+func (a *app) moveOpening(ctx context.Context, from, to string) error {
+	if _, err := os.Lstat(a.lndJournal(from)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	unlock, err := a.lndOpenLock(from)
+	for began := time.Now(); err != nil && time.Since(began) < openingWait; {
+		pauseFor(ctx, busyPause)
+		unlock, err = a.lndOpenLock(from)
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := os.Rename(a.lndJournal(from), a.lndJournal(to)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// openingWait is how long an open of a channel may take to end whose wallet is gone.
+const openingWait = time.Minute
 
 // movedWait is how long to wait for the record of a wallet that is gone: the directory
 // goes a moment before.
@@ -250,7 +376,7 @@ func (w *watch) running() (bool, error) {
 }
 
 // notRunning is said where files are watched and nobody does it.
-const notRunning = "satchel watch is not running: what changes now is saved when it runs again, or by `satchel watch --once`"
+const notRunning = "neither an agent nor satchel watch is running: what changes now is saved when one runs again, see `satchel agent install`, or by `satchel watch --once`"
 
 // savedItems says of each item what is saved of it.
 func savedItems(items []satchel.ItemInfo) func(name string) (size int64, sum [32]byte, ok bool) {
@@ -271,13 +397,25 @@ const lookGrace = 200 * time.Millisecond
 // an error as far as it came. Unless items is nil, it is compared with them.
 func (w *watch) look(ctx context.Context, rec watchRecord, items []satchel.ItemInfo) ([]leftJSON, error) {
 	left := []leftJSON{}
-	if len(rec.Paths) == 0 {
-		return left, nil
+	if len(rec.Paths) > 0 {
+		src, err := w.source(rec)
+		if err != nil {
+			return nil, err
+		}
+		if left, err = w.lookAt(ctx, src, items); err != nil {
+			return left, err
+		}
 	}
-	src, err := w.source(rec)
-	if err != nil {
-		return nil, err
+	if rec.CLN != nil {
+		more, err := w.clnLook(ctx, *rec.CLN, items)
+		return append(left, more...), err
 	}
+	return left, nil
+}
+
+// lookAt is look for one source of files.
+func (w *watch) lookAt(ctx context.Context, src *file.Source, items []satchel.ItemInfo) ([]leftJSON, error) {
+	left := []leftJSON{}
 	type answer struct {
 		list []*file.SkippedError
 		err  error
@@ -353,7 +491,17 @@ func (w *watch) list(ctx context.Context, d device) error {
 		return err
 	}
 	var items []satchel.ItemInfo
-	if !running && len(rec.Paths) > 0 {
+	var node *lndNow
+	if rec.LND != nil {
+		b, err := w.app.openDevice(ctx, d)
+		if err != nil {
+			return err
+		}
+		scb := keptSCB(b)
+		b.Close()
+		node = w.app.lndLook(ctx, rec.LND, d.name, scb)
+	}
+	if !running && len(rec.all()) > 0 {
 		// What runs saves what changed; else it may lie unsaved for long.
 		b, err := w.app.openDevice(ctx, d)
 		if ctx.Err() != nil {
@@ -370,31 +518,34 @@ func (w *watch) list(ctx context.Context, d device) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range rec.Paths {
+	for _, p := range rec.all() {
 		w.app.say("%s", printable(p))
 	}
 	if rec.Removals {
 		w.app.say("A file that is deleted goes from the backup, too.")
 	}
-	if len(rec.Paths) == 0 {
+	if node != nil {
+		w.app.sayHanging("", node.text())
+	}
+	if len(rec.all()) == 0 && node == nil {
 		w.app.note("nothing is watched; name a file or a folder: satchel watch PATH")
 	}
 	w.app.sayLeft(left)
-	if !running && len(rec.Paths) > 0 && !w.app.json {
+	if !running && len(rec.all()) > 0 && !w.app.json {
 		w.app.note("%s", notRunning)
-	}
-	if rec.Paths == nil {
-		rec.Paths = []string{}
+	} else if !running && node != nil && !w.app.json {
+		w.app.note("%s", nodeAlone)
 	}
 	if err := w.app.emit(struct {
 		Paths    []string   `json:"paths"`
 		Removals bool       `json:"removals"`
 		Watching bool       `json:"watching"`
 		LeftOut  []leftJSON `json:"left_out"`
-	}{rec.Paths, rec.Removals, running, left}); err != nil {
+		Node     *lndNow    `json:"lnd,omitempty"`
+	}{append([]string{}, rec.all()...), rec.Removals, running, left, node}); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(left, func(l leftJSON) bool { return l.Unsaved }) {
+	if slices.ContainsFunc(left, func(l leftJSON) bool { return l.Unsaved }) || node.failed() {
 		return errPartly
 	}
 	return nil

@@ -72,11 +72,14 @@ func (a *app) verifyWords(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if keys.WordCount() == 0 {
+		return wallet.ErrNoWords
+	}
 	var typed map[int]secret.Bytes
 	if a.wordsFD != noFD {
 		typed, err = a.wordsFromFD(ctx)
 	} else {
-		typed, err = a.typeBack(ctx, keys.Words().Count())
+		typed, err = a.typeBack(ctx, keys.WordCount())
 	}
 	if err != nil {
 		return err
@@ -139,14 +142,14 @@ JSON: kept, fingerprint.`,
 			if !s.KeysDropped {
 				return &hintedError{errors.New("the backup holds the words already"), "`satchel export words` shows them"}
 			}
-			keys, err := a.keysOf(cmd.Context(), s.Network, s.Fingerprint, opened{}, false)
+			keys, err := a.keysOf(cmd.Context(), s.Kind, s.Network, s.Fingerprint, opened{}, false)
 			if err != nil {
 				return err
 			}
 			if err := b.KeepKeys(keys); err != nil {
 				return err
 			}
-			a.say("Kept on this device: the words of the wallet with the fingerprint %s.", s.Fingerprint)
+			a.say("Kept on this device: the words of the wallet, %s.", whichWallet(s.Kind, s.Fingerprint))
 			return a.emit(struct {
 				Kept        bool   `json:"kept"`
 				Fingerprint string `json:"fingerprint"`

@@ -45,11 +45,8 @@ type cloudStore struct{ api *records }
 var _ store.Store = cloudStore{}
 
 func (c cloudStore) Put(ctx context.Context, name string, data []byte) error {
-	if err := errors.Join(store.CheckName(name), ctx.Err()); err != nil {
+	if err := errors.Join(store.CheckPut(name, data), ctx.Err()); err != nil {
 		return err
-	}
-	if len(data) > store.MaxObject {
-		return store.ErrTooLarge
 	}
 	c.api.mu.Lock()
 	defer c.api.mu.Unlock()
