@@ -506,36 +506,50 @@ func (b *Backup) Save(ctx context.Context, changes ...Change) (Result, error) {
 }
 
 // freshPause is how often at most a checkpoint is made for a place.
-const freshPause = 10 * time.Minute
+const freshPause = time.Minute
 
 // freshDue reports whether a place needs a checkpoint to begin with: a place that is
 // new, or so far behind that it lacks what came before the last checkpoint. It gets the
 // values first and that one snapshot last, so that at every moment it holds either what
-// it held, or the newest state, whole. A place that goes on failing gets no more of them
-// for a while: then the snapshots of the chain come one by one.
+// it held, or the newest state, whole. One that goes on failing gets no more of them for
+// a while, and one that refused the last object only once it takes another: see errApart.
 func (b *Backup) freshDue(looks []look) bool {
-	d := b.dev
 	due := false
 	for _, l := range looks {
-		st := d.places[l.place.Address]
-		begins := st == nil || st.verified.IsZero() && st.at.IsZero() || !st.verified.IsZero() && d.index(st.verified) < 0
+		st := b.dev.places[l.place.Address]
+		begins := b.begins(st)
 		if l.err == nil && !begins {
 			delete(b.freshened, l.place.Address)
 		}
-		if l.err != nil || !begins || len(d.chain) == 1 || st != nil && !st.health.mayTake() {
-			continue
+		if l.err == nil && begins && len(b.dev.chain) > 1 && (st == nil || st.health.mayTake()) && b.mayFreshen(l.place) {
+			due = true
 		}
-		if last, ok := b.freshened[l.place.Address]; ok && time.Since(last) < freshPause {
-			continue
-		}
-		if b.freshened == nil {
-			b.freshened = map[string]time.Time{}
-		}
-		b.freshened[l.place.Address] = time.Now()
-		due = true
 	}
 	return due
 }
+
+// begins reports whether a place has nothing of the newest checkpoint and what follows. A
+// place that lost something is another matter: it gets back what it had.
+func (b *Backup) begins(st *placeState) bool {
+	return st == nil || st.verified.IsZero() && st.at.IsZero() || !st.verified.IsZero() && b.dev.index(st.verified) < 0
+}
+
+// mayFreshen reports whether a checkpoint may be made for a place, and counts it.
+func (b *Backup) mayFreshen(p store.Place) bool {
+	if last, ok := b.freshened[p.Address]; ok && time.Since(last) < freshPause {
+		return false
+	}
+	if b.freshened == nil {
+		b.freshened = map[string]time.Time{}
+	}
+	b.freshened[p.Address] = time.Now()
+	return true
+}
+
+// errApart says that a place has the values of the newest state, and can have no snapshot
+// before there is a checkpoint: those between what it holds and the newest one would stand
+// there without values that were replaced since.
+var errApart = fmt.Errorf("it failed a moment ago, and gets the newest state with the first try after a minute: %w", errBehind)
 
 // Sync brings what is late to the places. Errors are as for Save.
 func (b *Backup) Sync(ctx context.Context) (Result, error) { return b.Save(ctx) }
@@ -1093,7 +1107,7 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 		}
 	}
 	var errs []error
-	verified := false
+	verified, apart := false, false
 	pushed := make([]bool, len(looks))
 	failed := make([]error, len(looks))
 	b.cfg.atPlaces(len(looks), func(i int) {
@@ -1104,9 +1118,15 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 	for i, l := range looks {
 		verified = verified || pushed[i]
 		if err := failed[i]; err != nil {
+			apart = apart || errors.Is(err, errApart) && b.mayFreshen(l.place)
 			b.setPlace(l.place.Address, healthOf(err), err)
 			errs = append(errs, fmt.Errorf("%s: %w", l.place.Address, err))
 			b.cfg.Logger.Warn("place is behind", "store", l.place.Address, "generation", d.head().Generation, "err", err)
+		}
+	}
+	if apart {
+		if _, err := b.checkpoint(false); err == nil {
+			return b.sync(ctx, looks) // once: what it lacks is one snapshot now
 		}
 	}
 	errs = append(errs, b.finishRemovals(ctx, looks)...)
@@ -1170,8 +1190,10 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 	d := b.dev
 	var st *placeState
 	var steps []step
+	apart := false
 	b.change(func() { // What it looks up is remembered, and other places look too.
 		st = b.place(p.Address)
+		apart = b.begins(st) && len(d.chain) > 1
 		if st.verified != d.head() {
 			steps = d.missingFrom(st.verified)
 		}
@@ -1191,6 +1213,9 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 	}
 	for _, s := range steps {
 		for _, path := range s.objects {
+			if _, ok := seal.ParseSnapshotPath(path); ok && apart {
+				return verified, errApart
+			}
 			if n, ok := seal.ParseSlotPath(path); ok && !slices.Contains(d.slots, n) {
 				continue // It was removed since.
 			}

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	satchel "github.com/satchel-backup/satchel"
@@ -961,6 +962,61 @@ func TestBehindIsWhole(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// R1, R4: so too where the place was full at the checkpoint, and fails again and again
+// while the device goes on saving: never is there a snapshot without the values that it
+// needs, those that were replaced since included.
+func TestFullIsWhole(t *testing.T) {
+	t.Parallel()
+	for puts := range 4 { // that the place takes each time
+		synctest.Test(t, func(t *testing.T) {
+			ctx := context.Background()
+			late := newBroken()
+			b, _, way := create(t, config(t, late), item("labels", "1"), item("file/big", strings.Repeat("1", 5000)))
+			was := here(t, b)
+			save(t, b, item("labels", "2"))
+			whole := func(what string) {
+				t.Helper()
+				got, _, err := readAll(way, late.inner)
+				if b.Status().Protected {
+					was = here(t, b)
+				}
+				if err != nil || !maps.Equal(got, was) && !maps.Equal(got, here(t, b)) {
+					t.Errorf("%d puts, %s: it restores %v, %v", puts, what, short(got), err)
+				}
+				was = got
+			}
+			late.Set(storetest.Put, storetest.Full)
+			if _, err := b.Compact(ctx); !errors.Is(err, store.ErrFull) {
+				t.Fatal(err)
+			}
+			late.Set(storetest.Put, storetest.None)
+			whole("full")
+			for n := range 20 {
+				left := puts
+				late.Choose(func(op storetest.Op, name string) storetest.Fault {
+					if op == storetest.Put && strings.HasSuffix(name, ".age") {
+						if left--; left < 0 {
+							return []storetest.Fault{storetest.Unreachable, storetest.Full}[n%2]
+						}
+					}
+					return storetest.None
+				})
+				b.Save(ctx, item("labels", fmt.Sprint("n", n)), item("file/big", strings.Repeat(fmt.Sprint(n), 4000)), item("contacts/3", fmt.Sprint(n)))
+				whole(fmt.Sprint("save ", n))
+				if n%3 == 0 {
+					time.Sleep(time.Minute)
+				}
+			}
+			late.Choose(nil)
+			time.Sleep(time.Hour)
+			if _, err := b.Sync(ctx); err != nil || !b.Status().Protected {
+				t.Errorf("%d puts, in the end: %v", puts, err)
+			}
+			whole("in the end")
+		})
 	}
 }
 
