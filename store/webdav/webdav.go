@@ -357,6 +357,9 @@ func (s *Store) Get(ctx context.Context, name string, want store.Hash, limit int
 // get does not look whether the folder stands when it says store.ErrNotExist.
 func (s *Store) get(ctx context.Context, name string, want store.Hash, limit int64) ([]byte, error) {
 	a, err := s.do(ctx, http.MethodGet, name, http.Header{"Accept-Encoding": {"identity"}}, nil, limit)
+	if errors.Is(err, store.ErrTooLarge) {
+		a, err = &web.Answer{Status: http.StatusOK}, nil // Whose answer it is shows below.
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -367,10 +370,7 @@ func (s *Store) get(ctx context.Context, name string, want store.Hash, limit int
 	}
 	whole := a.Status == http.StatusOK && a.Header.Get("Content-Encoding") == "" && !isPage(a)
 	sized := want != "" || a.Header.Get("Content-Length") != ""
-	if whole && sized && int64(len(a.Body)) > limit {
-		return nil, store.ErrTooLarge
-	}
-	if whole && sized && want.Matches(a.Body) {
+	if whole && sized && int64(len(a.Body)) <= limit && want.Matches(a.Body) {
 		return a.Body, nil
 	}
 	// It may be a folder, which servers answer in many ways, or a page in the place of
@@ -383,12 +383,12 @@ func (s *Store) get(ctx context.Context, name string, want store.Hash, limit int
 		return nil, store.ErrNotExist
 	case a.Status != http.StatusOK:
 		return nil, refused(a)
+	case e.size > limit:
+		return nil, store.ErrTooLarge
 	case e.size != int64(len(a.Body)) && isPage(a):
 		return nil, fmt.Errorf("%w: %w", store.ErrUnreachable, ErrPage)
 	case e.size != int64(len(a.Body)):
 		return nil, fmt.Errorf("%w: %w", store.ErrUnreachable, errPart)
-	case e.size > limit:
-		return nil, store.ErrTooLarge
 	case !want.Matches(a.Body):
 		return nil, store.ErrDamaged
 	}

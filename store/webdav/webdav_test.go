@@ -523,6 +523,7 @@ func TestFaults(t *testing.T) {
 	}
 	ops := map[string][]call{
 		"put":    {{"GET", 1}, {"PROPFIND", 1}, {"MKCOL", 1}, {"MKCOL", 2}, {"PUT", 1}, {"MOVE", 1}},
+		"again":  {{"GET", 1}}, // a put of what is there
 		"get":    {{"GET", 1}},
 		"list":   {{"PROPFIND", 1}, {"PROPFIND", 2}, {"PROPFIND", 3}},
 		"delete": {{"PROPFIND", 1}, {"DELETE", 1}},
@@ -532,7 +533,7 @@ func TestFaults(t *testing.T) {
 		"423": store.ErrUnreachable, "508": store.ErrUnreachable, "429": store.ErrUnreachable, "500": store.ErrUnreachable, "503": store.ErrUnreachable,
 		page: store.ErrUnreachable, elsewhere: store.ErrUnreachable, cut: store.ErrUnreachable, applied: store.ErrUnreachable,
 	}
-	halves := map[string]error{"list": store.ErrListing, "get": store.ErrUnreachable}
+	halves := map[string]error{"list": store.ErrListing, "get": store.ErrUnreachable, "again": store.ErrUnreachable}
 	lasting := []fault{cut, applied, applied5, torn, cutAnswer, page, text, elsewhere, huge, yes, "401", "403", "404", "409", "412", "413", "423", "429", "500", "501", "503", "507", "508"}
 	for op, calls := range ops {
 		for _, at := range calls {
@@ -581,6 +582,9 @@ func TestFaults(t *testing.T) {
 							if errors.Is(err, store.ErrNotExist) && f != "404" {
 								t.Errorf("told absent: %v", err)
 							}
+							if op == "again" && errors.Is(err, store.ErrExist) {
+								t.Errorf("told that another object is there: %v", err)
+							}
 							if err != nil && (strings.Contains(err.Error(), "cloud.test") || strings.Contains(err.Error(), "slots") || strings.Contains(err.Error(), "hotel")) {
 								t.Errorf("the error tells too much: %v", err)
 							}
@@ -605,7 +609,7 @@ var errLie = errors.New("told what is not so")
 
 func do(ctx context.Context, st store.Store, op, name, data string) error {
 	switch op {
-	case "put":
+	case "put", "again":
 		return st.Put(ctx, name, []byte(data))
 	case "get":
 		got, err := st.Get(ctx, name, store.Sum([]byte(data)), 100)
@@ -630,7 +634,7 @@ func told(t *testing.T, s *server, op string, f fault, name, data string) {
 	switch {
 	case op == "delete" && got != nil && f != yes && f != "404": // A server that lies in each answer is beyond a store.
 		t.Error("told deleted, and it is there")
-	case op == "put" && string(got) != data && f != tornYes && f != yes:
+	case (op == "put" || op == "again") && string(got) != data && f != tornYes && f != yes:
 		t.Errorf("told put, and there is %q", got)
 	}
 }
