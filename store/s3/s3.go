@@ -50,6 +50,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -117,6 +118,7 @@ var (
 	ErrNotS3   = errors.New("the answer is not one of an S3 service; is the address right, and is there a network that wants a sign-in first")
 	ErrArchive = errors.New("the object is archived; it must be restored at the service first")
 	errRace    = errors.New("others put the same name all the time")
+	errLong    = errors.New("more came than the object has")
 	ErrFault   = errors.New("the service has a fault")
 	errAnswer  = errors.New("the answer cannot be read")
 )
@@ -349,11 +351,19 @@ func (s *Store) whole(ctx context.Context, name string, data []byte) error {
 
 func (s *Store) get(ctx context.Context, name string, limit int64) ([]byte, error) {
 	a, err := s.do(ctx, request{method: http.MethodGet, key: s.key(name), limit: limit})
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrTooLarge), err == nil && int64(len(a.Body)) > limit:
+		// Something in between may have said it, as in whole.
+		list, err := s.list(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(list, func(o store.Object) bool { return o.Name == name && o.Size > limit }) {
+			return nil, store.ErrTooLarge
+		}
+		return nil, fmt.Errorf("%w: %w", store.ErrUnreachable, errLong)
+	case err != nil:
 		return nil, explain(err)
-	}
-	if int64(len(a.Body)) > limit {
-		return nil, store.ErrTooLarge
 	}
 	return a.Body, nil
 }
