@@ -517,7 +517,8 @@ func (b *Backup) freshDue(looks []look) bool {
 	due := false
 	for _, l := range looks {
 		st := b.dev.places[l.place.Address]
-		begins := b.begins(st)
+		// One that lost something gets back what it had.
+		begins := st == nil || st.verified.IsZero() && st.at.IsZero() || !st.verified.IsZero() && b.dev.index(st.verified) < 0
 		if l.err == nil && !begins {
 			delete(b.freshened, l.place.Address)
 		}
@@ -526,12 +527,6 @@ func (b *Backup) freshDue(looks []look) bool {
 		}
 	}
 	return due
-}
-
-// begins reports whether a place has nothing of the newest checkpoint and what follows. A
-// place that lost something is another matter: it gets back what it had.
-func (b *Backup) begins(st *placeState) bool {
-	return st == nil || st.verified.IsZero() && st.at.IsZero() || !st.verified.IsZero() && b.dev.index(st.verified) < 0
 }
 
 // mayFreshen reports whether a checkpoint may be made for a place, and counts it.
@@ -547,8 +542,8 @@ func (b *Backup) mayFreshen(p store.Place) bool {
 }
 
 // errApart says that a place has the values of the newest state, and can have no snapshot
-// before there is a checkpoint: those between what it holds and the newest one would stand
-// there without values that were replaced since.
+// before there is a checkpoint: those between what it holds, or was put back to, and the
+// newest one would stand there without values that were replaced since.
 var errApart = fmt.Errorf("it failed a moment ago, and gets the newest state with the first try after a minute: %w", errBehind)
 
 // Sync brings what is late to the places. Errors are as for Save.
@@ -1118,7 +1113,7 @@ func (b *Backup) sync(ctx context.Context, looks []look) error {
 	for i, l := range looks {
 		verified = verified || pushed[i]
 		if err := failed[i]; err != nil {
-			apart = apart || errors.Is(err, errApart) && b.mayFreshen(l.place)
+			apart = apart || errors.Is(err, errApart) && (d.places[l.place.Address].lost || b.mayFreshen(l.place))
 			b.setPlace(l.place.Address, healthOf(err), err)
 			errs = append(errs, fmt.Errorf("%s: %w", l.place.Address, err))
 			b.cfg.Logger.Warn("place is behind", "store", l.place.Address, "generation", d.head().Generation, "err", err)
@@ -1193,7 +1188,7 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 	apart := false
 	b.change(func() { // What it looks up is remembered, and other places look too.
 		st = b.place(p.Address)
-		apart = b.begins(st) && len(d.chain) > 1
+		apart = d.index(st.verified) < 0 && len(d.chain) > 1
 		if st.verified != d.head() {
 			steps = d.missingFrom(st.verified)
 		}
@@ -1214,7 +1209,10 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 	for _, s := range steps {
 		for _, path := range s.objects {
 			if _, ok := seal.ParseSnapshotPath(path); ok && apart {
-				return verified, errApart
+				if !b.hasHead(ctx, p) {
+					return verified, errApart
+				}
+				apart = false // Nothing that is put back is newer.
 			}
 			if n, ok := seal.ParseSlotPath(path); ok && !slices.Contains(d.slots, n) {
 				continue // It was removed since.
@@ -1253,6 +1251,13 @@ func (b *Backup) push(ctx context.Context, p store.Place) (verified bool, err er
 		b.cfg.Logger.Info("put back what a place had lost", "store", p.Address)
 	}
 	return verified, nil
+}
+
+// hasHead reports whether the newest snapshot can be read in a place.
+func (b *Backup) hasHead(ctx context.Context, p store.Place) bool {
+	path := b.dev.head().Path()
+	data, err := b.dev.object(hashOf(path))
+	return err == nil && b.readsBack(ctx, p, b.dev.info.Folder+"/"+path, data) == nil
 }
 
 // pushHints writes what helps people to find and understand the folder. Both

@@ -1020,6 +1020,48 @@ func TestFullIsWhole(t *testing.T) {
 	}
 }
 
+// R8: a folder that was put back to an older day holds that day or the newest state, whole,
+// at every moment while it gets back what it lost.
+func TestPutBackIsWhole(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	st := newBroken()
+	b, _, way := create(t, config(t, st), item("labels", "1"), item("file/big", strings.Repeat("1", 5000)))
+	was, day := here(t, b), clone(t, st.inner)
+	changeOften(t, b, 70, true) // A checkpoint is among them.
+	for n := range 4 {          // What it had is replaced.
+		save(t, b, item("labels", fmt.Sprint("n", n)), item("file/big", strings.Repeat(fmt.Sprint(n), 5000)), item("contacts/3", fmt.Sprint(n)))
+	}
+	for name := range objects(t, st.inner, "") {
+		replace(t, st.inner, name, nil)
+	}
+	for name, data := range objects(t, day, "") {
+		st.inner.Add(name, []byte(data))
+	}
+	for n := 0; ; n++ {
+		left := 1
+		st.Choose(func(op storetest.Op, name string) storetest.Fault {
+			if op == storetest.Put && strings.HasSuffix(name, ".age") {
+				if left--; left < 0 {
+					return storetest.Unreachable
+				}
+			}
+			return storetest.None
+		})
+		_, err := b.Sync(ctx)
+		st.Choose(nil)
+		if got, _, readErr := readAll(way, st.inner); readErr != nil || !maps.Equal(got, here(t, b)) && (err == nil || !maps.Equal(got, was)) {
+			t.Errorf("after %d, %v: it restores %v, %v", n, err, short(got), readErr)
+		}
+		if err == nil {
+			return
+		}
+		if n > 100 {
+			t.Fatal("it does not get there")
+		}
+	}
+}
+
 // R1, R8: in a place that is not large, slots or words that vanish are noticed at the next
 // change, not only at the next whole look: protected is not said while nobody could
 // open it.

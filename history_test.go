@@ -252,7 +252,8 @@ func TestPruneNeedsTheNewest(t *testing.T) {
 		}
 		p, err := b.Prune(ctx, 1)
 		if p.Objects > 0 || len(objects(t, inner, "")) < before {
-			if _, back := objects(t, inner, "")[name]; !back {
+			// What a checkpoint for the place that lost it replaces is needed no more.
+			if _, back := objects(t, inner, "")[name]; !back && slices.Contains(b.Objects(), path) {
 				t.Errorf("pruned, and %s is not there: %v", path, err)
 			}
 		}
