@@ -52,8 +52,7 @@ type Backup struct {
 
 	whole bool // the next commit is to be a checkpoint; see freshDue
 
-	// freshened is when a checkpoint was made for a place; see freshDue.
-	freshened map[string]time.Time
+	freshened map[string]freshening // what was tried for a place; see freshDue
 }
 
 // ErrClosed says that a Backup is used after Close.
@@ -505,8 +504,16 @@ func (b *Backup) Save(ctx context.Context, changes ...Change) (Result, error) {
 	return b.result(len(changes)), err
 }
 
-// freshPause is how often at most a checkpoint is made for a place.
-const freshPause = time.Minute
+// freshening is how often a checkpoint was made for a place that has not got one yet.
+type freshening struct {
+	tries int
+	last  time.Time
+}
+
+const (
+	freshTries = 3           // that may follow one another
+	freshPause = time.Minute // after those
+)
 
 // freshDue reports whether a place needs a checkpoint to begin with: a place that is
 // new, or so far behind that it lacks what came before the last checkpoint. It gets the
@@ -531,20 +538,21 @@ func (b *Backup) freshDue(looks []look) bool {
 
 // mayFreshen reports whether a checkpoint may be made for a place, and counts it.
 func (b *Backup) mayFreshen(p store.Place) bool {
-	if last, ok := b.freshened[p.Address]; ok && time.Since(last) < freshPause {
+	if b.freshened == nil {
+		b.freshened = map[string]freshening{}
+	}
+	f := b.freshened[p.Address]
+	if since := b.cfg.Now().Sub(f.last); f.tries >= freshTries && since >= 0 && since < freshPause {
 		return false
 	}
-	if b.freshened == nil {
-		b.freshened = map[string]time.Time{}
-	}
-	b.freshened[p.Address] = time.Now()
+	b.freshened[p.Address] = freshening{f.tries + 1, b.cfg.Now()}
 	return true
 }
 
 // errApart says that a place has the values of the newest state, and can have no snapshot
 // before there is a checkpoint: those between what it holds, or was put back to, and the
 // newest one would stand there without values that were replaced since.
-var errApart = fmt.Errorf("it failed a moment ago, and gets the newest state with the first try after a minute: %w", errBehind)
+var errApart = fmt.Errorf("%w: it failed several times, and gets the newest state with the first try after a minute", store.ErrUnreachable)
 
 // Sync brings what is late to the places. Errors are as for Save.
 func (b *Backup) Sync(ctx context.Context) (Result, error) { return b.Save(ctx) }

@@ -974,7 +974,9 @@ func TestFullIsWhole(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ctx := context.Background()
 			late := newBroken()
-			b, _, way := create(t, config(t, late), item("labels", "1"), item("file/big", strings.Repeat("1", 5000)))
+			cfg := config(t, late)
+			cfg.Now = time.Now
+			b, _, way := create(t, cfg, item("labels", "1"), item("file/big", strings.Repeat("1", 5000)))
 			was := here(t, b)
 			save(t, b, item("labels", "2"))
 			whole := func(what string) {

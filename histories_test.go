@@ -861,6 +861,7 @@ func (w *world) settle(p *phone) (string, error) {
 			}
 		}
 	}
+	w.now = w.now.Add(time.Minute) // A place that failed several times is let alone so long.
 	outcome, err := w.act(p, -1, nil, func() error { _, err := p.b.Sync(ctx); return err })
 	if err != nil || outcome != "protected" {
 		return "", fmt.Errorf("device %d does not come to rest: %s, %v", p.id, outcome, err)

@@ -171,6 +171,10 @@ type phone struct {
 	copies int
 	state  *made // the newest that it acknowledged
 
+	acting bool             // in an event that may make states
+	next   map[string]thing // what they show; nil if no values change
+	last   *made            // the last of them that was on its way to a place
+
 	fresh  [spots]bool // its process has not looked at the place yet
 	hurt   [spots]bool // the place lost something since it was last as this device thinks
 	prunes bool        // in this event: it may delete what is whole
@@ -208,6 +212,7 @@ func (v sight) Put(ctx context.Context, name string, data []byte) error {
 	}
 	if strings.HasSuffix(name, ".age") {
 		v.p.wrote = append(v.p.wrote, name)
+		v.s.w.between(v.p)
 	}
 	return v.s.Put(ctx, name, data)
 }
@@ -404,6 +409,30 @@ func (w *world) note(p *phone, chain []seal.SnapshotName, parent *made, things m
 	return m
 }
 
+// between notes a state that is on its way to a place. In the same event there may follow
+// a checkpoint, for a place that needs one.
+func (w *world) between(p *phone) {
+	if p.acting && p.b.Head() != p.latest().name {
+		p.last = w.observe(p, p.latest(), w.shown(p, p.next))
+	}
+}
+
+// latest is the newest state of a device that is known.
+func (p *phone) latest() *made {
+	if p.last != nil {
+		return p.last
+	}
+	return p.state
+}
+
+// shown is what a new state of a device shows; next is nil if no values change.
+func (w *world) shown(p *phone, next map[string]thing) map[string]thing {
+	if next != nil {
+		return next
+	}
+	return w.withChannels(p, p.state, p.state.things)
+}
+
 // withChannels returns what a device shows that changed no value of a state: its things, and
 // the channel backups of what is not in the history of state, which were made items before a pruning
 // or by a restore.
@@ -515,7 +544,7 @@ func (w *world) judge(p *phone, pre before, err error) error {
 	for _, i := range eyed {
 		if w.foreign(p, i) {
 			must = must || pre.told[i]
-			may = may || pre.told[i] || pre.unsure[i]
+			may = true // It may have seen it there before, and have left the place out since.
 		}
 		// What it saw there before counts until it can look again.
 		if !pre.told[i] && slices.ContainsFunc(pre.status.Places, func(st satchel.PlaceStatus) bool {
@@ -633,16 +662,23 @@ func (w *world) revive(p *phone, next map[string]thing) error {
 		return fmt.Errorf("device %d after a crash: %v", p.id, err)
 	}
 	p.fresh = [spots]bool{true, true, true}
-	if p.b.Head() != p.state.name {
-		if next == nil {
-			next = w.withChannels(p, p.state, p.state.things)
-		}
-		p.state = w.observe(p, p.state, next)
-	}
+	w.made(p, next)
 	if err := w.shows(p, p.state.things); err != nil {
 		return fmt.Errorf("after a crash: %w", err)
 	}
 	return w.broken
+}
+
+// made notes the newest state of a device, if it is new.
+func (w *world) made(p *phone, next map[string]thing) {
+	switch p.b.Head() {
+	case p.state.name:
+	case p.latest().name:
+		p.state = p.last
+	default:
+		p.state = w.observe(p, p.latest(), w.shown(p, next))
+	}
+	p.last = nil
 }
 
 // act lets a device do something that looks at its places and, unless it is killed,
@@ -650,7 +686,9 @@ func (w *world) revive(p *phone, next map[string]thing) error {
 func (w *world) act(p *phone, kill int, next map[string]thing, do func() error) (string, error) {
 	pre := w.before(p)
 	p.life.left = kill
+	p.acting, p.next, p.last = true, next, nil
 	err := do()
+	p.acting = false
 	if p.life.dead {
 		return "killed", w.revive(p, next)
 	}
@@ -662,18 +700,15 @@ func (w *world) act(p *phone, kill int, next map[string]thing, do func() error) 
 			return "", fmt.Errorf("device %d made no new state: %v", p.id, err)
 		}
 	case errors.Is(err, satchel.ErrOtherDevice), errors.Is(err, errRefused):
-		if head != p.state.name && !p.prunes { // That brings the places up to date first.
+		// Pruning brings the places up to date first; another place is told from those there
+		// are by a checkpoint, which changes nothing.
+		if head != p.state.name && !p.prunes && !(next == nil && errors.Is(err, errRefused)) {
 			return "", fmt.Errorf("device %d made a new state in spite of %v", p.id, err)
 		}
 	default:
 		return "", fmt.Errorf("device %d: %v", p.id, err)
 	}
-	if head != p.state.name {
-		if next == nil {
-			next = w.withChannels(p, p.state, p.state.things)
-		}
-		p.state = w.observe(p, p.state, next)
-	}
+	w.made(p, next)
 	outcome := "protected"
 	if err != nil {
 		outcome = err.Error()

@@ -141,6 +141,7 @@ func FuzzConf(f *testing.F) {
 	f.Add([]byte("[Application Options]\nrestlisten=0.0.0.0:8090\nbitcoin.mainnet=1\n;x\n"))
 	f.Add([]byte("restlisten=[::]:1\nrestlisten=\"a\\\"b:1\"\ndatadir=~"))
 	f.Add([]byte("restlisten=:A"))
+	f.Add([]byte("restlisten=0.0ions]8090:8080"))
 	f.Add([]byte("\xef\xbb\xbfrestlisten=99999\nbitcoin.regtest="))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		address, network, err := lnd.ReadConf(data)

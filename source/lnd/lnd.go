@@ -163,8 +163,10 @@ func splitAddress(address string) (host, port string, err error) {
 		host = "::1"
 	}
 	number, errPort := strconv.ParseUint(port, 10, 16)
-	u, err := url.Parse("https://" + net.JoinHostPort(host, port))
-	if host == "" || err != nil || u.Hostname() != host || errPort != nil || number == 0 {
+	whole := net.JoinHostPort(host, port)
+	u, err := url.Parse("https://" + whole)
+	again, _, errAgain := net.SplitHostPort(whole)
+	if host == "" || err != nil || u.Hostname() != host || errPort != nil || number == 0 || errAgain != nil || again != host {
 		return "", "", ErrAddress
 	}
 	return host, port, nil
