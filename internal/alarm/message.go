@@ -169,7 +169,7 @@ func (n *note) words(it *Item, now time.Time) {
 		it.Safe = "Nothing is lost, and saving goes on."
 		it.Next = "`satchel history` shows what it wrote. Bring over what you need, then `satchel prune --all --branches` deletes it."
 	case Away:
-		it.Happened = fmt.Sprintf("%s, which holds the backup of %s, does not have the newest state%s.", upper(p), w, since)
+		it.Happened = fmt.Sprintf("%s, which holds the backup of %s, does not answer, or does not take what is new%s.", upper(p), w, since)
 		it.Safe = elsewhere
 		it.Next = "`satchel status` says why."
 	case Source:
