@@ -337,6 +337,9 @@ func (w *world) prune(p *phone, kill, keep int, owner, branches bool) (string, e
 		if k.history && k.m.name.Generation < oldest && present(k.i) {
 			continue
 		}
+		if s := w.spots[k.i]; outcome == "killed" && s.faulty() && s.op == storetest.Get {
+			continue // What the place said to be torn was on its way back there.
+		}
 		if lacks := w.lacks(k.m, k.i); err == nil && lacks != "" {
 			err = fmt.Errorf("device %d pruned, and place %d lacks %s of %s", p.id, k.i, lacks, k.m.name)
 		}
