@@ -96,9 +96,10 @@ type Store struct {
 	byHost bool        // the name of the host holds that of the bucket
 	plain  atomic.Bool // the service knows no condition
 
+	turns web.Turns // of puts, by name
+
 	mu     sync.Mutex
-	region string                   // "" until it is known; guarded by mu
-	active map[string]chan struct{} // names being put, closed when done; guarded by mu
+	region string // "" until it is known; guarded by mu
 }
 
 var _ store.Store = (*Store)(nil)
@@ -141,7 +142,7 @@ func New(c Config) (*Store, error) {
 	}
 	return &Store{
 		cfg: c, web: web.New(web.Config{Transport: c.Transport, Later: later}), byHost: !c.PathStyle && namedByHost(host, c.Bucket),
-		region: cmp.Or(c.Region, amazonRegion(host)), active: map[string]chan struct{}{},
+		region: cmp.Or(c.Region, amazonRegion(host)),
 	}, nil
 }
 
@@ -228,7 +229,7 @@ func (s *Store) Put(ctx context.Context, name string, data []byte) error {
 }
 
 func (s *Store) put(ctx context.Context, name string, data []byte) error {
-	done, err := s.alone(ctx, name)
+	done, err := s.turns.Take(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -289,31 +290,6 @@ func (s *Store) compare(ctx context.Context, name string, data []byte) (bool, er
 		return false, store.ErrExist
 	}
 	return err == nil, err
-}
-
-// alone waits until no other call puts this name.
-func (s *Store) alone(ctx context.Context, name string) (done func(), err error) {
-	for {
-		s.mu.Lock()
-		other := s.active[name]
-		if other == nil {
-			mine := make(chan struct{})
-			s.active[name] = mine
-			s.mu.Unlock()
-			return func() {
-				s.mu.Lock()
-				delete(s.active, name)
-				s.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		s.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
 }
 
 // Get implements [store.Store].

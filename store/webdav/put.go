@@ -28,7 +28,7 @@ func (s *Store) Put(ctx context.Context, name string, data []byte) error {
 }
 
 func (s *Store) put(ctx context.Context, name string, data []byte) error {
-	done, err := s.alone(ctx, name)
+	done, err := s.turns.Take(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -116,31 +116,6 @@ func (s *Store) compare(ctx context.Context, name string, data []byte) (bool, er
 		return false, store.ErrExist
 	}
 	return err == nil, err
-}
-
-// alone waits until no other call puts this name.
-func (s *Store) alone(ctx context.Context, name string) (done func(), err error) {
-	for {
-		s.mu.Lock()
-		other := s.active[name]
-		if other == nil {
-			mine := make(chan struct{})
-			s.active[name] = mine
-			s.mu.Unlock()
-			return func() {
-				s.mu.Lock()
-				delete(s.active, name)
-				s.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		s.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
 }
 
 // folders sees to it that the folder dir is there, "." for the store's own.

@@ -88,9 +88,10 @@ type Store struct {
 	byPath atomic.Bool   // how MOVE's destination is told
 	making chan struct{} // holds one token, taken by who makes folders
 
-	mu     sync.Mutex
-	seen   map[string]bool          // folders that were there, but the store's own; guarded by mu
-	active map[string]chan struct{} // names being put, closed when done; guarded by mu
+	turns web.Turns // of puts, by name
+
+	mu   sync.Mutex
+	seen map[string]bool // folders that were there, but the store's own; guarded by mu
 }
 
 var _ store.Store = (*Store)(nil)
@@ -165,7 +166,7 @@ func New(c Config) (*Store, error) {
 	}
 	s := &Store{
 		base: u, user: c.User, password: c.Password, web: web.New(web.Config{Transport: c.Transport, Later: locked}),
-		making: make(chan struct{}, 1), seen: map[string]bool{}, active: map[string]chan struct{}{},
+		making: make(chan struct{}, 1), seen: map[string]bool{},
 	}
 	s.making <- struct{}{}
 	return s, nil
